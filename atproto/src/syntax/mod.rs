@@ -1,0 +1,31 @@
+//! Identifiers and other strings with a grammar (specification: DID, Handle, NSID, TID, Record Key, Lexicon datetime).
+//!
+//! Each type can only be made by its `parse`, so whoever holds one need not check again.
+
+mod datetime;
+mod did;
+mod handle;
+mod host_name;
+mod nsid;
+mod repo_path;
+mod rkey;
+mod tid;
+
+pub use datetime::Datetime;
+pub use did::Did;
+pub use handle::Handle;
+pub use host_name::HostName;
+pub use nsid::Nsid;
+pub use repo_path::RepoPath;
+pub use rkey::RecordKey;
+pub use tid::Tid;
+
+/// A string that does not follow its grammar.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {what}: {why}")]
+pub struct SyntaxError {
+    /// Which grammar: `DID`, `TID`, …
+    pub what: &'static str,
+    /// Which of its rules is broken.
+    pub why: &'static str,
+}
