@@ -1,1 +1,37 @@
-//! (to be written)
+//! The seam between Mainstem's work and where its state lives.
+//!
+//! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. This crate
+//! owns their contracts, a backend in memory, a fault injector and the conformance suite that every backend must pass.
+//! It owns no file, server or socket.
+//!
+//! What must hold of every backend:
+//! 1. the log is the truth; repos is a view of it, never ahead, repaired from it on opening;
+//! 2. what `append` has answered is durable, and only what is durable can be read;
+//! 3. a seq is never used twice.
+
+pub mod conformance;
+pub mod error;
+pub mod faults;
+pub mod hosts;
+pub mod intake;
+pub mod lane;
+pub mod log;
+pub mod memory;
+pub mod refusal;
+pub mod repos;
+pub mod seq;
+
+use std::sync::Arc;
+
+/// The four nouns of one backend, cheap to clone.
+#[derive(Clone)]
+pub struct Stores {
+    /// Raw frames until judged.
+    pub intake: Arc<dyn intake::Intake>,
+    /// The merged firehose.
+    pub log: Arc<dyn log::EventLog>,
+    /// DID → state.
+    pub repos: Arc<dyn repos::Repos>,
+    /// Host → state.
+    pub hosts: Arc<dyn hosts::Hosts>,
+}

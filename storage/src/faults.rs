@@ -1,0 +1,1 @@
+//! The fault injector: a backend whose failures a test decides.

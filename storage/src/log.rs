@@ -1,0 +1,102 @@
+//! EventLog: the merged firehose, one total order, for the length of the retention window.
+
+use async_trait::async_trait;
+use atproto::{frame::SeqSlot, syntax::Did};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{error::Error, repos::RepoState, seq::Seq};
+
+/// An event that was judged good, to be given a seq.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The account.
+    pub did: Did,
+    /// The repo's state after it.
+    pub state: RepoState,
+    /// The frame as its host sent it.
+    pub frame: Bytes,
+    /// Where to put our seq.
+    pub seq_slot: SeqSlot,
+}
+
+/// An event of the firehose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its seq, which is also in the frame.
+    pub seq: Seq,
+    /// [`Did::lane_hash`] of its account: for shards and for what may not be served.
+    pub account: u64,
+    /// The finished frame.
+    pub frame: Bytes,
+}
+
+/// What can be read now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// The oldest event kept; `last + 1` where none is.
+    pub first: Seq,
+    /// The newest durable event; where the log never held one, the one before its start.
+    pub last: Seq,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When the oldest event was appended, microseconds since the Unix epoch; `None` where there is none.
+    pub first_at_micros: Option<u64>,
+}
+
+/// Whether the log takes events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogHealth {
+    /// It does.
+    Ready,
+    /// No room: appends wait, reads go on.
+    Full {
+        /// Bytes that are free where it writes.
+        free_bytes: u64,
+        /// Bytes that must be free for it to go on.
+        needed_bytes: u64,
+    },
+}
+
+/// Why events can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The events after the cursor are no longer kept.
+    #[error("cursor {after} is before the window, which begins at {first}")]
+    Outdated {
+        /// The cursor.
+        after: Seq,
+        /// The first event kept.
+        first: Seq,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// The merged firehose.
+///
+/// ```text
+///   append(batch) ─▶ seqs assigned ─▶ written ─▶ durable ─▶ window.last moves ─▶ repos updated ─▶ answered
+///                                                              └─▶ read() sees it
+/// ```
+///
+/// Seqs are dense: `last + 1`, `last + 2`, … Batches of one caller that are awaited one after another keep their order;
+/// the order within a batch is kept.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends events. When it answers Ok they are durable, readable, and their states are in Repos. Waits while there
+    /// is no room ([`LogHealth::Full`]). Several calls may be under way at once; they are made durable together, in the
+    /// order in which the calls were first polled.
+    async fn append(&self, batch: Vec<Accepted>) -> Result<(), Error>;
+
+    /// The events after `after` (exclusive), in order: none where `after` is the last, else at least one and about
+    /// `bytes_max`. Recent events come from memory. `after` past the last gives none.
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError>;
+
+    /// What can be read now; the receiver wakes when it changes.
+    fn window(&self) -> watch::Receiver<Window>;
+
+    /// Whether it takes events.
+    fn health(&self) -> LogHealth;
+}
