@@ -1,0 +1,54 @@
+# The commands of a day. `make` alone lists them; CI runs `make test`, the same as a person does.
+
+# Arguments for `make run`, as in: make run ARGS="--host pds.example.com"
+ARGS ?=
+# Arguments for `make bench`, as in: make bench ARGS="--json bench.json"
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test run check test lint unit e2e bench fuzz
+
+help: ## List these commands
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## Install what a build needs (as root), or say what is missing
+	@scripts/setup.sh build
+
+setup-test:
+	@scripts/setup.sh test
+
+run: setup ## Build and start the relay; with no host given, a simulated network runs beside it
+	cargo build --release --bin mainstem
+	@if [ -z "$(strip $(ARGS))" ]; then \
+	  echo; echo "No host given: starting a simulated network beside the relay. For the real one: make run ARGS=\"--host pds.example.com\""; \
+	  exec $(CARGO_TARGET_DIR)/release/mainstem run --simulate; \
+	else exec $(CARGO_TARGET_DIR)/release/mainstem run $(ARGS); fi
+
+check: setup ## What a developer runs in a minute: format, lints and the tests of the pure crates
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test -q -p atproto -p storage
+
+test: setup-test lint unit e2e ## Everything: lints, unit tests, and whole processes against real servers and clients
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
+
+unit:
+	cargo test --workspace --exclude loadtest
+	cargo test -p loadtest --lib --bins
+
+# The end-to-end tests start the program as a process, a real PLC directory and real PDSs; one at a time, because each
+# wants the machine to itself.
+e2e:
+	cargo build --bin mainstem --bin loadtest
+	MAINSTEM_BIN=$(CARGO_TARGET_DIR)/debug/mainstem cargo test -p loadtest --tests -- --test-threads=1 --nocapture
+
+bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
+	cargo build --release --bin mainstem --bin loadtest
+	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
+
+fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
+	@for t in $$(cd atproto && cargo +nightly fuzz list); do (cd atproto && cargo +nightly fuzz run $$t -- -max_total_time=60) || exit 1; done
