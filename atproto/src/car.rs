@@ -1,11 +1,19 @@
 //! CAR version 1 files: a header with roots, then blocks (specification: Repository, "CAR File Serialization").
 
-use crate::cid::Cid;
+use crate::{
+    cbor::{CborError, Reader, Writer},
+    cid::{self, Cid},
+};
 
 /// A CAR read from bytes, its blocks hashed and indexed.
 #[derive(Debug)]
 pub struct Car<'a> {
-    _bytes: &'a [u8],
+    root: Cid,
+    /// Each block once, in the file's order.
+    blocks: Vec<(Cid, &'a [u8])>,
+    /// Indexes into `blocks`, by CID. Sorted rather than hashed: CIDs are the sender's choice within a few bits' worth of
+    /// work, and most commits have ten blocks.
+    by_cid: Vec<u32>,
 }
 
 /// A CAR that can't be used.
@@ -32,39 +40,136 @@ impl<'a> Car<'a> {
     /// Reads the header and all blocks; hashes each block once. Blocks named by other kinds of CID are skipped: nothing
     /// can refer to them. The same block twice is kept once.
     pub fn parse(bytes: &'a [u8]) -> Result<Car<'a>, CarError> {
-        let _ = bytes;
-        todo!()
+        let (header, mut rest) = section(bytes)?;
+        let root = root(header)?;
+        let mut blocks = Vec::new();
+        while !rest.is_empty() {
+            let (block, after) = section(rest)?;
+            rest = after;
+            if let Some((name, data)) = block.split_first_chunk::<{ Cid::BYTES }>()
+                && let Ok(cid) = Cid::from_bytes(name)
+            {
+                if !cid.matches(data) {
+                    return Err(CarError::WrongHash { cid });
+                }
+                blocks.push((cid, data));
+            } else if cid::form(block).is_none() && !block.starts_with(&CID_V0_PREFIX) {
+                return Err(CarError::Malformed { why: "a block without a CID" });
+            }
+        }
+        Ok(index(root, blocks))
     }
 
     /// The first root.
     pub fn root(&self) -> Cid {
-        todo!()
+        self.root
     }
 
     /// A block by its CID.
     pub fn get(&self, cid: &Cid) -> Option<&'a [u8]> {
-        let _ = cid;
-        todo!()
+        let found = self.by_cid.binary_search_by(|&i| self.blocks[i as usize].0.cmp(cid)).ok()?;
+        Some(self.blocks[self.by_cid[found] as usize].1)
     }
 
     /// The number of blocks.
     pub fn len(&self) -> usize {
-        todo!()
+        self.blocks.len()
     }
 
     /// Whether there is no block.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.blocks.is_empty()
     }
 
     /// All blocks in the file's order.
     pub fn blocks(&self) -> impl Iterator<Item = (Cid, &'a [u8])> + '_ {
-        std::iter::empty()
+        self.blocks.iter().copied()
     }
 }
 
 /// Writes a CAR with one root.
 pub fn write<'b>(root: Cid, blocks: impl IntoIterator<Item = (Cid, &'b [u8])>) -> Vec<u8> {
-    let _ = (root, blocks.into_iter().count());
-    todo!()
+    let mut header = Writer::new();
+    header.map(2);
+    header.text("roots");
+    header.array(1);
+    header.cid(&root);
+    header.text("version");
+    header.unsigned(1);
+    let header = header.into_bytes();
+
+    let mut car = Vec::new();
+    push_varint(&mut car, header.len());
+    car.extend_from_slice(&header);
+    for (cid, data) in blocks {
+        push_varint(&mut car, Cid::BYTES + data.len());
+        car.extend_from_slice(&cid.to_bytes());
+        car.extend_from_slice(data);
+    }
+    car
+}
+
+/// SHA-256 and its length: a CID of version 0 has nothing before them.
+const CID_V0_PREFIX: [u8; 2] = [0x12, 0x20];
+
+/// A length and as many bytes, then what follows.
+fn section(bytes: &[u8]) -> Result<(&[u8], &[u8]), CarError> {
+    let (len, rest) = cid::varint(bytes).ok_or(CarError::Malformed { why: "an unreadable length" })?;
+    let len = usize::try_from(len).map_err(|_| CarError::Malformed { why: "cut short" })?;
+    rest.split_at_checked(len).ok_or(CarError::Malformed { why: "cut short" })
+}
+
+fn root(header: &[u8]) -> Result<Cid, CarError> {
+    let malformed = |_: CborError| CarError::Malformed { why: "an unreadable header" };
+    let mut reader = Reader::new(header);
+    let mut root = None;
+    let mut version = None;
+    let mut keys = reader.map().map_err(malformed)?;
+    while let Some(key) = keys.next_key(&mut reader).map_err(malformed)? {
+        match key {
+            "roots" => {
+                let mut roots = reader.array().map_err(malformed)?;
+                while roots.more(&mut reader) {
+                    let cid = reader.link().map_err(malformed)?;
+                    root = root.or(Some(cid));
+                }
+            }
+            "version" => version = Some(reader.unsigned().map_err(malformed)?),
+            _ => reader.skip().map_err(malformed)?,
+        }
+    }
+    reader.finish().map_err(malformed)?;
+    if version != Some(1) {
+        return Err(CarError::Malformed { why: "a version other than 1" });
+    }
+    root.and_then(|cid| Cid::from_bytes(cid).ok()).ok_or(CarError::NoRoot)
+}
+
+fn index(root: Cid, mut blocks: Vec<(Cid, &[u8])>) -> Car<'_> {
+    let sorted = |blocks: &[(Cid, &[u8])]| {
+        let count = u32::try_from(blocks.len()).expect("a block takes 37 bytes, so 2^32 of them take 158 GB");
+        let mut by_cid: Vec<u32> = (0..count).collect();
+        by_cid.sort_unstable_by(|&a, &b| blocks[a as usize].0.cmp(&blocks[b as usize].0).then(a.cmp(&b)));
+        by_cid
+    };
+    let mut by_cid = sorted(&blocks);
+    let before = by_cid.len();
+    by_cid.dedup_by(|a, b| blocks[*a as usize].0 == blocks[*b as usize].0);
+    if by_cid.len() < before {
+        // Rare, so it may cost a second sort: keep each block's first place in the file.
+        let mut kept = by_cid;
+        kept.sort_unstable();
+        blocks = kept.into_iter().map(|i| blocks[i as usize]).collect();
+        by_cid = sorted(&blocks);
+    }
+    Car { root, blocks, by_cid }
+}
+
+fn push_varint(out: &mut Vec<u8>, value: usize) {
+    let mut rest = value;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
 }

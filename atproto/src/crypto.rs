@@ -3,6 +3,13 @@
 //! Verifying takes libsecp256k1 and aws-lc-rs, the fastest measured; signing takes k256 and p256, which in tests are
 //! also the second opinion.
 
+use sha2::{Digest, Sha256};
+
+/// The SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// The two curves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Curve {

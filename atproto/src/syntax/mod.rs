@@ -20,6 +20,14 @@ pub use repo_path::RepoPath;
 pub use rkey::RecordKey;
 pub use tid::Tid;
 
+/// Whether `text` is a DNS label: 1 to 63 letters, digits and hyphens, no hyphen at an end.
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 /// A string that does not follow its grammar.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {what}: {why}")]

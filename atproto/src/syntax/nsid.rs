@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::SyntaxError;
+use super::{SyntaxError, is_label};
 
 /// A namespaced identifier, such as `app.bsky.feed.post`: the collection part of a record path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,8 +15,32 @@ impl Nsid {
 
     /// Checks the grammar without making a value.
     pub fn check(text: &str) -> Result<(), SyntaxError> {
-        let _ = text;
-        todo!()
+        let invalid = |why| Err(SyntaxError { what: "NSID", why });
+        if text.len() > 253 + 1 + 63 {
+            return invalid("longer than 317 bytes");
+        }
+        let Some((authority, name)) = text.rsplit_once('.') else {
+            return invalid("fewer than three segments");
+        };
+        if !authority.contains('.') {
+            return invalid("fewer than three segments");
+        }
+        if authority.len() > 253 {
+            return invalid("an authority longer than 253 bytes");
+        }
+        if !authority.split('.').all(is_label) {
+            return invalid("a segment that is not 1 to 63 letters, digits and inner hyphens");
+        }
+        if !authority.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return invalid("a first segment that does not begin with a letter");
+        }
+        if !(1..=63).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return invalid("a name that is not 1 to 63 letters and digits");
+        }
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return invalid("a name that does not begin with a letter");
+        }
+        Ok(())
     }
 
     /// The text.

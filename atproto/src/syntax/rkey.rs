@@ -15,8 +15,17 @@ impl RecordKey {
 
     /// Checks the grammar without making a value.
     pub fn check(text: &str) -> Result<(), SyntaxError> {
-        let _ = text;
-        todo!()
+        let invalid = |why| Err(SyntaxError { what: "record key", why });
+        if !(1..=512).contains(&text.len()) {
+            return invalid("not 1 to 512 characters");
+        }
+        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'~')) {
+            return invalid("a character that is not allowed");
+        }
+        if matches!(text, "." | "..") {
+            return invalid("a dot or two");
+        }
+        Ok(())
     }
 
     /// The text.
