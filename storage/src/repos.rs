@@ -71,20 +71,45 @@ impl RepoState {
 }
 
 impl AccountStatus {
-    /// From an `#account` event's fields. An unknown status keeps its `active` alone.
+    /// From an `#account` event's fields. `active` decides: a status that says the account is gone does not count where
+    /// it is true, and an unknown status keeps `active` alone.
     pub fn from_event(active: bool, status: Option<&str>) -> AccountStatus {
-        let _ = (active, status);
-        todo!()
+        match (active, status) {
+            (_, Some("desynchronized")) => AccountStatus::Desynchronized { active },
+            (_, Some("throttled")) => AccountStatus::Throttled { active },
+            (true, _) => AccountStatus::Active,
+            (false, Some("takendown")) => AccountStatus::Takendown,
+            (false, Some("suspended")) => AccountStatus::Suspended,
+            (false, Some("deleted")) => AccountStatus::Deleted,
+            (false, Some("deactivated")) => AccountStatus::Deactivated,
+            (false, _) => AccountStatus::Inactive,
+        }
     }
 
     /// Whether content may be served.
     pub fn is_active(self) -> bool {
-        todo!()
+        match self {
+            AccountStatus::Active => true,
+            AccountStatus::Desynchronized { active } | AccountStatus::Throttled { active } => active,
+            AccountStatus::Takendown
+            | AccountStatus::Suspended
+            | AccountStatus::Deleted
+            | AccountStatus::Deactivated
+            | AccountStatus::Inactive => false,
+        }
     }
 
     /// The lexicon's word; `None` for active and for inactive without a known reason.
     pub fn as_str(self) -> Option<&'static str> {
-        todo!()
+        match self {
+            AccountStatus::Active | AccountStatus::Inactive => None,
+            AccountStatus::Takendown => Some("takendown"),
+            AccountStatus::Suspended => Some("suspended"),
+            AccountStatus::Deleted => Some("deleted"),
+            AccountStatus::Deactivated => Some("deactivated"),
+            AccountStatus::Desynchronized { .. } => Some("desynchronized"),
+            AccountStatus::Throttled { .. } => Some("throttled"),
+        }
     }
 }
 
@@ -102,4 +127,36 @@ pub trait Repos: Send + Sync {
 
     /// How many repos there are.
     async fn count(&self) -> Result<u64, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_survive_the_event_they_are_told_in() {
+        use AccountStatus::*;
+        let all = [
+            Active,
+            Takendown,
+            Suspended,
+            Deleted,
+            Deactivated,
+            Desynchronized { active: true },
+            Desynchronized { active: false },
+            Throttled { active: true },
+            Throttled { active: false },
+            Inactive,
+        ];
+        for status in all {
+            assert_eq!(AccountStatus::from_event(status.is_active(), status.as_str()), status);
+        }
+    }
+
+    #[test]
+    fn active_wins_over_a_status_that_contradicts_it() {
+        assert_eq!(AccountStatus::from_event(true, Some("deleted")), AccountStatus::Active);
+        assert_eq!(AccountStatus::from_event(true, Some("news")), AccountStatus::Active);
+        assert_eq!(AccountStatus::from_event(false, Some("news")), AccountStatus::Inactive);
+    }
 }
