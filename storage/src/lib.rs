@@ -15,6 +15,7 @@ pub mod faults;
 pub mod hosts;
 pub mod intake;
 pub mod lane;
+pub mod lane_queues;
 pub mod log;
 pub mod memory;
 pub mod refusal;

@@ -36,7 +36,8 @@ pub struct Published {
 pub struct Window {
     /// The oldest event kept; `last + 1` where none is.
     pub first: Seq,
-    /// The newest durable event; where the log never held one, the one before its start.
+    /// The newest durable event; where none was appended since the log was made, or was made to jump, the seq before the
+    /// one that comes next.
     pub last: Seq,
     /// Bytes on disk.
     pub bytes: u64,
@@ -81,7 +82,8 @@ pub enum ReadError {
 ///                                                              └─▶ read() sees it
 /// ```
 ///
-/// Seqs are dense: `last + 1`, `last + 2`, … Batches of one caller that are awaited one after another keep their order;
+/// Seqs are dense: `last + 1`, `last + 2`, … A hole is there only where an operator made one after a loss: the log was
+/// mended, or told to jump; reads go over it. Batches of one caller that are awaited one after another keep their order;
 /// the order within a batch is kept.
 #[async_trait]
 pub trait EventLog: Send + Sync {
