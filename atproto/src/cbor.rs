@@ -577,6 +577,11 @@ impl Writer {
     }
 }
 
+/// How many bytes [`Writer::unsigned`] appends.
+pub fn unsigned_len(value: u64) -> usize {
+    head_bytes(UNSIGNED, value).1
+}
+
 /// An item's first bytes, and how many of the array they are.
 fn head_bytes(major: u8, argument: u64) -> ([u8; 9], usize) {
     let mut bytes = [0; 9];

@@ -1,6 +1,6 @@
 //! Stream frames: one WebSocket message is two DAG-CBOR maps, a header and a payload (specification: Event Stream).
 
-use crate::cbor::CborError;
+use crate::cbor::{self, CborError, Kind, Reader, Writer};
 
 /// The largest frame the stream may carry, in bytes (5 MiB).
 pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
@@ -54,25 +54,112 @@ pub struct SeqSlot {
 
 /// Reads the header. Always checks the size and the header; does not check the payload of a message.
 pub fn parse(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
-    let _ = frame;
-    todo!()
+    let (header, mut reader) = read_header(frame)?;
+    match header {
+        Header::Message { kind } => Ok(Frame::Message { kind, body: reader.rest() }),
+        Header::Error => {
+            let ErrorBody { error, message } = read_error(&mut reader).map_err(FrameError::Body)?;
+            Ok(Frame::Error { error, message })
+        }
+        Header::UnknownOp(op) => Ok(Frame::UnknownOp(op)),
+    }
 }
 
 /// Appends `frame` to `out` with its seq replaced and every other byte as it was, unknown fields included. The slot
 /// must be the frame's own ([`crate::event::Route::seq_slot`]).
 pub fn write_with_seq(out: &mut Vec<u8>, frame: &[u8], slot: SeqSlot, seq: u64) {
-    let _ = (out, frame, slot, seq);
-    todo!()
+    out.reserve(len_with_seq(frame.len(), slot, seq));
+    out.extend_from_slice(&frame[..slot.start as usize]);
+    let mut writer = Writer::append_to(std::mem::take(out));
+    writer.unsigned(seq);
+    *out = writer.into_bytes();
+    out.extend_from_slice(&frame[slot.end as usize..]);
 }
 
 /// The length of what [`write_with_seq`] appends.
 pub fn len_with_seq(frame_bytes: usize, slot: SeqSlot, seq: u64) -> usize {
-    let _ = (frame_bytes, slot, seq);
-    todo!()
+    frame_bytes - (slot.end - slot.start) as usize + cbor::unsigned_len(seq)
 }
 
 /// An error frame: `{op: -1}`, `{error, message?}`.
 pub fn encode_error(error: &str, message: Option<&str>) -> Vec<u8> {
-    let _ = (error, message);
-    todo!()
+    let mut frame = Writer::new();
+    frame.map(1);
+    frame.text("op");
+    frame.integer(OP_ERROR);
+    frame.map(1 + usize::from(message.is_some()));
+    frame.text("error");
+    frame.text(error);
+    if let Some(message) = message {
+        frame.text("message");
+        frame.text(message);
+    }
+    frame.into_bytes()
+}
+
+const OP_MESSAGE: i64 = 1;
+const OP_ERROR: i64 = -1;
+
+/// What a header says of the payload.
+pub(crate) enum Header<'a> {
+    Message { kind: &'a str },
+    Error,
+    UnknownOp(i64),
+}
+
+/// Reads the header, and gives a reader that stands before the payload.
+pub(crate) fn read_header(frame: &[u8]) -> Result<(Header<'_>, Reader<'_>), FrameError> {
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLarge { bytes: frame.len() });
+    }
+    let mut reader = Reader::new(frame);
+    let header = header(&mut reader).map_err(FrameError::Header)?;
+    Ok((header, reader))
+}
+
+fn header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, CborError> {
+    let (mut op, mut kind) = (None, None);
+    let mut keys = reader.map()?;
+    while let Some(key) = keys.next_key(reader)? {
+        match key {
+            "op" => op = Some(reader.integer()?),
+            "t" => kind = Some(reader.text()?),
+            _ => reader.skip()?,
+        }
+    }
+    match op.ok_or(reader.error("a header without op"))? {
+        OP_MESSAGE => Ok(Header::Message { kind: kind.ok_or(reader.error("a message's header without t"))? }),
+        OP_ERROR => Ok(Header::Error),
+        other => Ok(Header::UnknownOp(other)),
+    }
+}
+
+/// The header of a message.
+pub(crate) fn write_header(frame: &mut Writer, kind: &str) {
+    frame.map(2);
+    frame.text("t");
+    frame.text(kind);
+    frame.text("op");
+    frame.integer(OP_MESSAGE);
+}
+
+/// An error frame's payload.
+pub(crate) struct ErrorBody<'a> {
+    pub(crate) error: &'a str,
+    pub(crate) message: Option<&'a str>,
+}
+
+/// Reads an error frame's payload. Takes a message of another type than text for none: the name says enough.
+pub(crate) fn read_error<'a>(reader: &mut Reader<'a>) -> Result<ErrorBody<'a>, CborError> {
+    let (mut error, mut message) = (None, None);
+    let mut keys = reader.map()?;
+    while let Some(key) = keys.next_key(reader)? {
+        match key {
+            "error" => error = Some(reader.text()?),
+            "message" if reader.peek()? == Kind::Text => message = Some(reader.text()?),
+            _ => reader.skip()?,
+        }
+    }
+    reader.finish()?;
+    Ok(ErrorBody { error: error.ok_or(reader.error("an error without a name"))?, message })
 }
