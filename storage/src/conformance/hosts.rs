@@ -1,0 +1,124 @@
+//! [`Hosts`]' promises.
+//!
+//! [`Hosts`]: crate::hosts::Hosts
+
+use super::{Backend, Setup, sample};
+use crate::hosts::{Host, HostCursor, HostStatus};
+
+fn host(number: u64) -> Host {
+    Host {
+        name: sample::host(number),
+        status: HostStatus::Active,
+        cursor: HostCursor::default(),
+        added_at_micros: 1_000_000 + number,
+    }
+}
+
+const STATUSES: [HostStatus; 5] =
+    [HostStatus::Active, HostStatus::Idle, HostStatus::Offline, HostStatus::Throttled, HostStatus::Banned];
+
+/// The first row of a name stays.
+pub async fn adds_a_host_once(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), None);
+    assert_eq!(hosts.count().await.unwrap(), 0);
+    let first = Host { cursor: HostCursor { epoch: 2, seq: Some(9) }, ..host(1) };
+    assert!(hosts.add(&first).await.unwrap());
+    let second = Host { status: HostStatus::Banned, added_at_micros: 5, ..host(1) };
+    assert!(!hosts.add(&second).await.unwrap());
+    assert_eq!(hosts.get(&first.name).await.unwrap(), Some(first));
+    assert_eq!(hosts.count().await.unwrap(), 1);
+}
+
+/// Status and cursor are written apart.
+pub async fn rows_and_cursors_do_not_overwrite_each_other(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    for number in 0..10 {
+        hosts.add(&host(number)).await.unwrap();
+    }
+    let cursor = |round: u64, number: u64| HostCursor { epoch: round as u32, seq: Some(round << 45 | number) };
+    for round in 0..5 {
+        let cursors: Vec<_> = (0..10).map(|number| (sample::host(number), cursor(round, number))).collect();
+        let statuses = async {
+            for number in 0..10 {
+                hosts.set_status(&sample::host(number), STATUSES[(round + number) as usize % 5]).await.unwrap();
+            }
+        };
+        let (saved, ()) = tokio::join!(hosts.save_cursors(&cursors), statuses);
+        saved.unwrap();
+        for number in 0..10 {
+            let status = STATUSES[(round + number) as usize % 5];
+            let expected = Host { status, cursor: cursor(round, number), ..host(number) };
+            assert_eq!(hosts.get(&sample::host(number)).await.unwrap(), Some(expected));
+        }
+    }
+}
+
+/// A status or a cursor makes no host.
+pub async fn ignores_unknown_hosts(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    hosts.set_status(&sample::host(1), HostStatus::Banned).await.unwrap();
+    hosts.save_cursors(&[(sample::host(1), HostCursor { epoch: 1, seq: Some(1) })]).await.unwrap();
+    assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), None);
+    assert_eq!(hosts.list(None, 10).await.unwrap(), []);
+    assert!(hosts.add(&host(1)).await.unwrap());
+    assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), Some(host(1)));
+}
+
+/// Pages follow the names' byte order and begin after `after`.
+pub async fn lists_in_pages(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    for number in (0..23).rev() {
+        hosts.add(&host(number)).await.unwrap();
+    }
+    let all: Vec<Host> = (0..23).map(host).collect();
+    for limit in [1, 5, 23, 100] {
+        let (mut walked, mut after) = (Vec::new(), None);
+        loop {
+            let page = hosts.list(after.as_ref(), limit).await.unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            after = Some(last.name.clone());
+            walked.extend(page);
+        }
+        assert_eq!(walked, all);
+    }
+    assert_eq!(hosts.count().await.unwrap(), 23);
+}
+
+/// A clean close keeps rows and cursors.
+pub async fn stays_after_reopening(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    hosts.add(&host(1)).await.unwrap();
+    hosts.add(&host(2)).await.unwrap();
+    hosts.set_status(&sample::host(2), HostStatus::Banned).await.unwrap();
+    let cursor = HostCursor { epoch: 7, seq: Some(123) };
+    hosts.save_cursors(&[(sample::host(1), cursor)]).await.unwrap();
+    drop(hosts);
+    let Some(running) = running.reopen().await else { return };
+    let expected = [Host { cursor, ..host(1) }, Host { status: HostStatus::Banned, ..host(2) }];
+    assert_eq!(running.stores().hosts.list(None, 10).await.unwrap(), expected);
+    assert_eq!(running.stores().hosts.count().await.unwrap(), 2);
+}
+
+/// After a crash rows and statuses are there, and a cursor is one of those that were saved.
+pub async fn stays_after_a_crash(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    hosts.add(&host(1)).await.unwrap();
+    hosts.set_status(&sample::host(1), HostStatus::Throttled).await.unwrap();
+    for seq in 1..=20 {
+        hosts.save_cursors(&[(sample::host(1), HostCursor { epoch: 0, seq: Some(seq) })]).await.unwrap();
+    }
+    drop(hosts);
+    let Some(running) = running.crash().await else { return };
+    let found = running.stores().hosts.get(&sample::host(1)).await.unwrap().unwrap();
+    assert_eq!(found.status, HostStatus::Throttled);
+    assert!(found.cursor.epoch == 0 && found.cursor.seq.is_none_or(|seq| (1..=20).contains(&seq)));
+    assert_eq!(running.stores().hosts.count().await.unwrap(), 1);
+}
