@@ -73,7 +73,7 @@ reasons! {
     Rebase = "rebase",
     /// The rev is not a TID.
     BadRev = "bad_rev",
-    /// The rev is older than the last.
+    /// The rev is older than the last, or the last one's but on another commit.
     StaleRev = "stale_rev",
     /// The rev is more than 5 minutes in the future.
     FutureRev = "future_rev",
@@ -81,6 +81,8 @@ reasons! {
     BadCar = "bad_car",
     /// A block's bytes do not hash to its CID.
     WrongBlockHash = "wrong_block_hash",
+    /// The CAR of a `#sync` holds more than the commit block.
+    ExtraBlocks = "extra_blocks",
     /// The CAR's root is not the event's commit, or its block is missing.
     RootMismatch = "root_mismatch",
     /// The commit block is not a commit of version 3.
