@@ -1,9 +1,12 @@
-use atproto::event::IdentityEvent;
+use super::{Context, Stop};
+use crate::verdict::Accept;
 
-use super::Context;
-use crate::verdict::Verdict;
-
-pub(super) fn judge(event: &IdentityEvent<'_>, context: &Context<'_>) -> Verdict {
-    let _ = (event, context);
-    todo!()
+/// Always checks that the host is the account's by its document, or was until now: in a migration both announce the new
+/// document. What the event says is not believed; whoever reads it looks the identity up.
+pub(super) fn judge(context: &Context<'_>) -> Result<Accept, Stop> {
+    let was_host = context.state.is_some_and(|state| state.host == *context.host);
+    if !was_host {
+        context.comes_from_the_accounts_host()?;
+    }
+    Ok(context.accept(context.head().copied(), context.upstream()))
 }

@@ -1,17 +1,23 @@
 //! The checks of the protocol, in its order of precedence, as pure functions.
 //!
+//! `commit`, `sync`, `identity` and `account` each judge one kind of event; `ops` is the form of a commit's ops, `signed`
+//! the signed commit that `#commit` and `#sync` carry. What comes before an event (frames, seqs of a connection) and a
+//! definite absence of an identity is judged elsewhere.
+//!
 //! What must hold: the reason given is that of the first failing row of the table, whichever order the checks run in;
 //! cheap checks run before dear ones where that keeps the reason the same.
 
 mod account;
 mod commit;
 mod identity;
+mod ops;
+mod signed;
 mod sync;
 
-use atproto::{did_doc::DidDocument, event::Event, syntax::HostName};
-use storage::repos::RepoState;
+use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::HostName};
+use storage::repos::{AccountStatus, Head, RepoState};
 
-use crate::verdict::Verdict;
+use crate::verdict::{Accept, Reason, Verdict};
 
 /// What an event is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +42,99 @@ pub struct Context<'a> {
 
 /// Judges one event. The identity has been resolved: a definite absence of one is refused before.
 pub fn judge(event: &Event<'_>, context: &Context<'_>) -> Verdict {
-    match event {
+    if context.is_repeat() {
+        return Verdict::Repeat;
+    }
+    let judged = match event {
         Event::Commit(event) => commit::judge(event, context),
         Event::Sync(event) => sync::judge(event, context),
-        Event::Identity(event) => identity::judge(event, context),
+        Event::Identity(_) => identity::judge(context),
         Event::Account(event) => account::judge(event, context),
+    };
+    match judged {
+        Ok(accept) => Verdict::Accept(accept),
+        Err(Stop::Repeat) => Verdict::Repeat,
+        Err(Stop::Refuse(reason)) => Verdict::Refuse(reason),
+        // With what is known to be new, there is no second look.
+        Err(Stop::UnlessIdentityIsStale(reason)) if context.identity_is_fresh => Verdict::Refuse(reason),
+        Err(Stop::UnlessIdentityIsStale(reason)) => Verdict::RefreshIdentity(reason),
+        Err(Stop::UnlessStatusIsStale(reason)) if context.status_is_fresh => Verdict::Refuse(reason),
+        Err(Stop::UnlessStatusIsStale(_)) => Verdict::AskStatus,
+    }
+}
+
+/// Why an event is not accepted, before it is known how fresh the context is.
+enum Stop {
+    Repeat,
+    Refuse(Reason),
+    UnlessIdentityIsStale(Reason),
+    UnlessStatusIsStale(Reason),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Stop {
+        Stop::Refuse(reason)
+    }
+}
+
+impl Context<'_> {
+    /// Whether the host has sent this event before: the repo's state is already beyond it.
+    fn is_repeat(&self) -> bool {
+        self.state.is_some_and(|state| {
+            state.host == *self.host && state.host_epoch == self.host_epoch && state.upstream_seq >= self.upstream_seq
+        })
+    }
+
+    /// Whether the host has begun its stream anew since the repo's state was made, and may send all of it again.
+    fn is_replay(&self) -> bool {
+        self.state.is_some_and(|state| state.host == *self.host && state.host_epoch != self.host_epoch)
+    }
+
+    /// The repo's last commit.
+    fn head(&self) -> Option<&Head> {
+        self.state.and_then(|state| state.head.as_ref())
+    }
+
+    /// Row 5, for what is signed: the identity has a key and a host.
+    fn signing_key(&self) -> Result<&PublicKey, Stop> {
+        let key = self.identity.signing_key.as_ref().ok_or(Stop::UnlessIdentityIsStale(Reason::NoSigningKey))?;
+        self.pds()?;
+        Ok(key)
+    }
+
+    fn pds(&self) -> Result<&HostName, Stop> {
+        self.identity.pds.as_ref().ok_or(Stop::UnlessIdentityIsStale(Reason::NoPds))
+    }
+
+    /// Row 6: the event came from the account's host.
+    fn comes_from_the_accounts_host(&self) -> Result<(), Stop> {
+        if self.pds()? == self.host { Ok(()) } else { Err(Stop::UnlessIdentityIsStale(Reason::WrongHost)) }
+    }
+
+    /// Row 7: the account may change its repo. Our own takedown is not for the host to lift.
+    fn account_is_active(&self) -> Result<(), Stop> {
+        match self.state {
+            Some(state) if state.taken_down => Err(Stop::Refuse(Reason::AccountInactive)),
+            Some(state) if !state.upstream.is_active() => Err(Stop::UnlessStatusIsStale(Reason::AccountInactive)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The event is good; the repo's state after it has this head and this status at the host.
+    fn accept(&self, head: Option<Head>, upstream: AccountStatus) -> Accept {
+        let state = RepoState {
+            host: self.host.clone(),
+            host_epoch: self.host_epoch,
+            upstream_seq: self.upstream_seq,
+            head,
+            upstream,
+            taken_down: self.state.is_some_and(|state| state.taken_down),
+        };
+        Accept { state, discontinuous: false }
+    }
+
+    /// The account's status at its host as far as we know; active until the host says otherwise.
+    fn upstream(&self) -> AccountStatus {
+        self.state.map_or(AccountStatus::Active, |state| state.upstream)
     }
 }

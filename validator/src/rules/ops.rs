@@ -1,0 +1,53 @@
+//! The form of a commit's ops (row 12), and what they mean for the tree.
+//!
+//! Two ops on one path are legal: hosts that write a batch in one commit list each step. They then give every step the
+//! record from before the commit as `prev`, or none where there was none; only the first step's must be there.
+
+use atproto::{
+    car::Car,
+    event::{Action, RepoOp},
+    mst,
+    syntax::RepoPath,
+};
+
+use crate::verdict::Reason;
+
+/// Always checks paths, that cid and prev fit the action, that the actions on one path follow from each other, and that
+/// the record a path is left with is in the CAR, whose blocks have been hashed. Does not look into records.
+pub(super) fn check<'a>(ops: &[RepoOp<'a>], car: &Car<'_>) -> Result<Vec<mst::Op<'a>>, Reason> {
+    if ops.iter().any(|op| RepoPath::parse(op.path).is_err()) {
+        return Err(Reason::BadPath);
+    }
+    let mut by_path: Vec<&RepoOp<'_>> = ops.iter().collect();
+    // Stable: ops on one path keep their order.
+    by_path.sort_by_key(|op| op.path);
+    let paths = || by_path.chunk_by(|one, next| one.path == next.path);
+    if !paths().all(is_well_formed) {
+        return Err(Reason::BadOp);
+    }
+    let left_with = paths().filter_map(|steps| steps.last().and_then(|last| last.cid));
+    for cid in left_with {
+        if car.get(&cid).is_none() {
+            return Err(Reason::MissingRecord);
+        }
+    }
+    Ok(ops.iter().map(|op| mst::Op { path: op.path, prev: op.prev, cid: op.cid }).collect())
+}
+
+fn is_well_formed(steps: &[&RepoOp<'_>]) -> bool {
+    let mut is_there: Option<bool> = None;
+    steps.iter().all(|op| {
+        let fits_what_was = match (op.action, is_there) {
+            (Action::Create, None) => op.prev.is_none(),
+            (Action::Update | Action::Delete, None) => op.prev.is_some(),
+            (Action::Create, Some(is_there)) => !is_there,
+            (Action::Update | Action::Delete, Some(is_there)) => is_there,
+        };
+        let makes_a_record = match op.action {
+            Action::Create | Action::Update => true,
+            Action::Delete => false,
+        };
+        is_there = Some(makes_a_record);
+        fits_what_was && op.cid.is_some() == makes_a_record
+    })
+}
