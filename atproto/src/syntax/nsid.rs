@@ -25,9 +25,6 @@ impl Nsid {
         if !authority.contains('.') {
             return invalid("fewer than three segments");
         }
-        if authority.len() > 253 {
-            return invalid("an authority longer than 253 bytes");
-        }
         if !authority.split('.').all(is_label) {
             return invalid("a segment that is not 1 to 63 letters, digits and inner hyphens");
         }
