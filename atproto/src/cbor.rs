@@ -42,7 +42,8 @@ pub fn validate<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a [u8], CborEr
     Ok(reader.rest())
 }
 
-/// The item as JSON in the protocol's form (`{"$link": …}`, `{"$bytes": …}`), for people and tools.
+/// The item as JSON in the protocol's form (`{"$link": …}`, `{"$bytes": …}`), for people and tools: a tree of many tiny
+/// maps takes some two hundred times its bytes in memory, so not for whatever a stranger sends.
 pub fn to_json(bytes: &[u8]) -> Result<serde_json::Value, CborError> {
     let mut reader = Reader::new(bytes);
     let json = json_item(&mut reader)?;
