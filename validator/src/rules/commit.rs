@@ -36,7 +36,10 @@ pub(super) fn judge(event: &CommitEvent<'_>, context: &Context<'_>) -> Result<Ac
     if car.root() != event.commit {
         return Err(Reason::RootMismatch.into());
     }
-    let commit = signed::commit(&car, event.repo, event.rev)?;
+    let commit = signed::commit(&car, event.repo)?;
+    if commit.rev != event.rev {
+        return Err(Reason::CommitRevMismatch.into());
+    }
     signed::signature(&commit, key)?;
     let ops = ops::check(&event.ops, &car)?;
     let prev_data = mst::invert(commit.data, &car, &ops).map_err(|error| tree_reason(&error))?;

@@ -2,7 +2,6 @@
 
 use atproto::{
     car::{Car, CarError},
-    cid::Cid,
     commit::Commit,
     crypto::{PublicKey, SignatureError},
     syntax::Tid,
@@ -18,8 +17,8 @@ pub(super) fn rev(text: &str) -> Result<Tid, Reason> {
     Tid::parse(text).map_err(|_| Reason::BadRev)
 }
 
-pub(super) fn not_in_the_future(rev: Tid, context: &Context<'_>) -> Result<(), Reason> {
-    if rev.micros() <= context.now_micros.saturating_add(FUTURE_MICROS_MAX) { Ok(()) } else { Err(Reason::FutureRev) }
+pub(super) fn not_in_the_future(rev: Tid, context: &Context<'_>) -> Result<Tid, Reason> {
+    if rev.micros() <= context.now_micros.saturating_add(FUTURE_MICROS_MAX) { Ok(rev) } else { Err(Reason::FutureRev) }
 }
 
 pub(super) fn car_reason(error: &CarError) -> Reason {
@@ -30,18 +29,11 @@ pub(super) fn car_reason(error: &CarError) -> Reason {
     }
 }
 
-/// Reads the commit at the CAR's root. Always checks its form, and that it says of the repo what the event says.
-pub(super) fn commit<'a>(car: &Car<'a>, did: &str, rev: &str) -> Result<Commit<'a>, Reason> {
-    let root: Cid = car.root();
-    let block = car.get(&root).ok_or(Reason::RootMismatch)?;
+/// Reads the commit at the CAR's root. Always checks its form, and that it is of the event's repo.
+pub(super) fn commit<'a>(car: &Car<'a>, did: &str) -> Result<Commit<'a>, Reason> {
+    let block = car.get(&car.root()).ok_or(Reason::RootMismatch)?;
     let commit = Commit::parse(block).map_err(|_| Reason::BadCommit)?;
-    if commit.did != did {
-        return Err(Reason::CommitDidMismatch);
-    }
-    if commit.rev != rev {
-        return Err(Reason::CommitRevMismatch);
-    }
-    Ok(commit)
+    if commit.did == did { Ok(commit) } else { Err(Reason::CommitDidMismatch) }
 }
 
 /// Row 11. A high S is refused whatever the key; else the key may be an old one.

@@ -1,0 +1,122 @@
+//! `#account` and `#identity`.
+
+use atproto::{
+    crypto::Curve,
+    event::{AccountEvent, Event, IdentityEvent},
+    syntax::HostName,
+};
+use storage::repos::{AccountStatus, RepoState};
+use validator::verdict::{Accept, Reason, Verdict};
+
+use crate::world::World;
+
+fn account(world: &World, active: bool, status: Option<&str>) -> Verdict {
+    let did = world.identity.did.as_str();
+    world.judge(&Event::Account(AccountEvent { seq: world.upstream_seq, did, time: "", active, status }))
+}
+
+fn identity(world: &World) -> Verdict {
+    let did = world.identity.did.as_str();
+    let handle = Some("alice.example.com");
+    world.judge(&Event::Identity(IdentityEvent { seq: world.upstream_seq, did, time: "", handle }))
+}
+
+fn accepted(state: RepoState) -> Verdict {
+    Verdict::Accept(Accept { state, discontinuous: false })
+}
+
+#[test]
+fn an_account_event_sets_the_status_at_the_host_alone() {
+    let table = [
+        (true, None, AccountStatus::Active),
+        (false, Some("deactivated"), AccountStatus::Deactivated),
+        (false, Some("takendown"), AccountStatus::Takendown),
+        (false, Some("suspended"), AccountStatus::Suspended),
+        (false, Some("deleted"), AccountStatus::Deleted),
+        (true, Some("throttled"), AccountStatus::Throttled { active: true }),
+        (false, Some("desynchronized"), AccountStatus::Desynchronized { active: false }),
+        (false, Some("something new"), AccountStatus::Inactive),
+        (true, Some("something new"), AccountStatus::Active),
+    ];
+    for (active, status, upstream) in table {
+        for was in [AccountStatus::Active, AccountStatus::Takendown] {
+            for taken_down in [false, true] {
+                let mut world = World::new(Curve::K256);
+                *world.state_mut() = RepoState { upstream: was, taken_down, ..world.state_mut().clone() };
+                // An account on its way out may have no key, and one that is gone asks nobody.
+                world.identity.signing_key = None;
+                world.status_is_fresh = false;
+                let expected = RepoState { upstream, taken_down, ..world.state_with(world.head()) };
+                assert_eq!(account(&world, active, status), accepted(expected), "{status:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_account_that_nobody_knew() {
+    let mut world = World::new(Curve::K256);
+    let expected = RepoState { head: None, ..world.state_with(world.head()) };
+    world.state = None;
+    assert_eq!(account(&world, true, None), accepted(expected.clone()));
+    assert_eq!(identity(&world), accepted(expected));
+}
+
+#[test]
+fn only_the_accounts_host_speaks_of_its_status() {
+    let mut world = World::new(Curve::K256);
+    for (pds, reason) in [(HostName::parse("new.example").ok(), Reason::WrongHost), (None, Reason::NoPds)] {
+        world.identity.pds = pds;
+        world.identity_is_fresh = false;
+        assert_eq!(account(&world, false, Some("deactivated")), Verdict::RefreshIdentity(reason));
+        world.identity_is_fresh = true;
+        assert_eq!(account(&world, false, Some("deactivated")), Verdict::Refuse(reason));
+    }
+}
+
+#[test]
+fn the_present_and_the_new_host_announce_an_identity() {
+    let mut world = World::new(Curve::K256);
+    let unchanged = accepted(world.state_with(world.head()));
+    assert_eq!(identity(&world), unchanged);
+
+    // The document names the new host, and the one that has it still announces it.
+    world.identity.pds = HostName::parse("new.example").ok();
+    assert_eq!(identity(&world), unchanged);
+    world.identity.pds = None;
+    assert_eq!(identity(&world), unchanged);
+
+    // The new host.
+    world.host = HostName::parse("new.example").unwrap();
+    world.identity.pds = Some(world.host.clone());
+    assert_eq!(identity(&world), accepted(world.state_with(world.head())));
+
+    // Any other.
+    world.host = HostName::parse("third.example").unwrap();
+    assert_eq!(identity(&world), Verdict::Refuse(Reason::WrongHost));
+    world.identity_is_fresh = false;
+    assert_eq!(identity(&world), Verdict::RefreshIdentity(Reason::WrongHost));
+}
+
+#[test]
+fn an_identity_event_neither_lifts_nor_sets_a_status() {
+    let mut world = World::new(Curve::K256);
+    let gone = |world: &mut World| {
+        *world.state_mut() =
+            RepoState { upstream: AccountStatus::Deactivated, taken_down: true, ..world.state_mut().clone() };
+    };
+    gone(&mut world);
+    let expected =
+        RepoState { upstream: AccountStatus::Deactivated, taken_down: true, ..world.state_with(world.head()) };
+    assert_eq!(identity(&world), accepted(expected));
+}
+
+#[test]
+fn an_event_that_comes_again_is_a_repeat() {
+    let mut world = World::new(Curve::K256);
+    world.upstream_seq = 100;
+    assert_eq!(account(&world, false, None), Verdict::Repeat);
+    assert_eq!(identity(&world), Verdict::Repeat);
+    world.host_epoch += 1;
+    assert_eq!(identity(&world), accepted(world.state_with(world.head())));
+}
