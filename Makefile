@@ -51,4 +51,5 @@ bench: setup ## Print the relay's cost per event beside the bare cost of verifyi
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
 
 fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
-	@for t in $$(cd atproto && cargo +nightly fuzz list); do (cd atproto && cargo +nightly fuzz run $$t -- -max_total_time=60) || exit 1; done
+	@cd atproto && for t in $$(cargo +nightly fuzz list); do mkdir -p fuzz/corpus/$$t && \
+	  cargo +nightly fuzz run $$t fuzz/corpus/$$t fuzz/seeds/$$t -- -max_total_time=60 || exit 1; done

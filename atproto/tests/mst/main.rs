@@ -4,6 +4,7 @@
 
 mod malformed;
 mod properties;
+mod recorded;
 mod vectors;
 
 use std::collections::BTreeMap;
