@@ -329,3 +329,249 @@ fn reserve(payload: &mut Vec<u8>, now: usize, expected: usize) {
         payload.reserve_exact(step.min(expected));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ws::{close, header, ping, pong};
+
+    const MAX: usize = 1_000;
+
+    /// One frame, masked when the decoder is a server's.
+    fn frame(role: Role, fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = header(Data::Binary, payload.len()).as_bytes().to_vec();
+        bytes[0] = opcode | if fin { 0x80 } else { 0 };
+        if role == Role::Server {
+            let mask = [1, 2, 3, 250];
+            bytes[1] |= 0x80;
+            bytes.extend_from_slice(&mask);
+            let start = bytes.len();
+            bytes.extend_from_slice(payload);
+            apply_mask(&mut bytes[start..], mask, 0);
+        } else {
+            bytes.extend_from_slice(payload);
+        }
+        bytes
+    }
+
+    /// All events of a stream that comes in pieces of these lengths, and then whole.
+    fn decode(role: Role, stream: &[u8], pieces: &[usize]) -> (Vec<Event>, Option<ProtocolError>) {
+        let mut decoder = Decoder::new(role, MAX);
+        let mut events = Vec::new();
+        let mut rest = stream;
+        let mut pieces = pieces.iter();
+        while !rest.is_empty() {
+            let n = pieces.next().map_or(rest.len(), |&n| n.clamp(1, rest.len()));
+            let (mut piece, after) = rest.split_at(n);
+            rest = after;
+            loop {
+                match decoder.next(&mut piece) {
+                    Ok(Some(event)) => events.push(event),
+                    Ok(None) => break,
+                    Err(error) => return (events, Some(error)),
+                }
+            }
+            assert!(piece.is_empty(), "`None` means that all is used");
+        }
+        (events, None)
+    }
+
+    fn binary(payload: &[u8]) -> Event {
+        Event::Message { data: Data::Binary, payload: Bytes::copy_from_slice(payload) }
+    }
+
+    fn both(check: impl Fn(Role)) {
+        check(Role::Client);
+        check(Role::Server);
+    }
+
+    #[test]
+    fn messages_of_every_form_of_length_come_out_whole() {
+        both(|role| {
+            for bytes in [0, 1, 125, 126, 127, MAX] {
+                let payload: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
+                assert_eq!(decode(role, &frame(role, true, 2, &payload), &[]), (vec![binary(&payload)], None));
+            }
+            let text = Event::Message { data: Data::Text, payload: Bytes::from_static("grüß".as_bytes()) };
+            assert_eq!(decode(role, &frame(role, true, 1, "grüß".as_bytes()), &[]), (vec![text], None));
+        });
+        let payload = vec![7; 70_000];
+        let mut decoder = Decoder::new(Role::Client, 100_000);
+        let stream = frame(Role::Client, true, 2, &payload);
+        assert_eq!(decoder.next(&mut &stream[..]), Ok(Some(binary(&payload))));
+    }
+
+    #[test]
+    fn fragments_are_joined_and_control_frames_come_between_them() {
+        both(|role| {
+            let stream = [
+                frame(role, false, 2, b"ab"),
+                frame(role, true, 9, b"ping"),
+                frame(role, false, 0, b""),
+                frame(role, true, 10, b""),
+                frame(role, true, 0, b"cd"),
+                frame(role, true, 2, b"next"),
+            ]
+            .concat();
+            let expected = vec![
+                Event::Ping(Bytes::from_static(b"ping")),
+                Event::Pong(Bytes::new()),
+                binary(b"abcd"),
+                binary(b"next"),
+            ];
+            assert_eq!(decode(role, &stream, &[]), (expected, None));
+        });
+    }
+
+    #[test]
+    fn a_message_over_the_limit_streams_by_and_the_next_is_read() {
+        both(|role| {
+            let long = vec![1; MAX + 1];
+            let stream = [
+                frame(role, true, 2, &long),
+                frame(role, true, 2, b"after"),
+                frame(role, false, 1, &[b'x'; 600]),
+                frame(role, true, 9, b"p"),
+                frame(role, false, 0, &[0xff; 600]),
+                frame(role, true, 0, b"end"),
+                frame(role, true, 2, b"again"),
+            ]
+            .concat();
+            let expected = vec![
+                Event::TooLarge { bytes: MAX as u64 + 1 },
+                binary(b"after"),
+                Event::Ping(Bytes::from_static(b"p")),
+                Event::TooLarge { bytes: 1_203 },
+                binary(b"again"),
+            ];
+            assert_eq!(decode(role, &stream, &[]), (expected, None));
+        });
+    }
+
+    #[test]
+    fn announcing_bytes_allocates_nothing() {
+        let mut decoder = Decoder::new(Role::Client, 5 << 20);
+        let mut announced: &[u8] = &[0x82, 127, 0, 0, 0, 0, 0, 0x40, 0, 0, 1, 2, 3];
+        assert_eq!(decoder.next(&mut announced), Ok(None));
+        let held = decoder.message.as_ref().map(|message| message.payload.capacity());
+        assert!(held.is_some_and(|bytes| bytes <= RESERVE_BYTES_MAX), "{held:?}");
+        let mut most: &[u8] = &[0x82, 127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3];
+        let mut decoder = Decoder::new(Role::Client, 5 << 20);
+        assert_eq!(decoder.next(&mut most), Ok(None));
+        assert_eq!(decoder.message.map(|message| message.payload.capacity()), Some(0));
+    }
+
+    #[test]
+    fn close_frames() {
+        both(|role| {
+            let close = |payload: &[u8]| decode(role, &[frame(role, true, 8, payload), vec![0xff; 9]].concat(), &[]);
+            let event = |code: Option<u16>, reason: &str| {
+                (vec![Event::Close { code: code.map(CloseCode), reason: reason.to_owned() }], None)
+            };
+            assert_eq!(close(b""), event(None, ""));
+            assert_eq!(close(&[0x03, 0xe8]), event(Some(1000), ""));
+            assert_eq!(close(b"\x0b\xb8bye"), event(Some(3000), "bye"));
+            assert_eq!(close(b"\x03"), (vec![], Some(ProtocolError::Close)));
+            for bad in [0u16, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
+                assert_eq!(close(&bad.to_be_bytes()), (vec![], Some(ProtocolError::Close)), "{bad}");
+            }
+            assert_eq!(close(b"\x03\xe8\xff"), (vec![], Some(ProtocolError::Utf8)));
+        });
+    }
+
+    #[test]
+    fn every_breach_has_its_error_and_close_code() {
+        both(|role| {
+            let other = if role == Role::Client { Role::Server } else { Role::Client };
+            let masked = if role == Role::Server { 0x80 } else { 0 };
+            let table: [(&str, Vec<u8>, ProtocolError, u16); 16] = [
+                ("rsv1", frame(role, true, 0x42, b""), ProtocolError::ReservedBits, 1002),
+                ("rsv2", frame(role, true, 0x22, b""), ProtocolError::ReservedBits, 1002),
+                ("rsv3", frame(role, true, 0x12, b""), ProtocolError::ReservedBits, 1002),
+                ("opcode 3", frame(role, true, 3, b""), ProtocolError::Opcode(3), 1002),
+                ("opcode 11", frame(role, true, 11, b""), ProtocolError::Opcode(11), 1002),
+                ("mask", frame(other, true, 2, b"x"), ProtocolError::Masking, 1002),
+                ("long 16", [vec![0x82, 126 | masked, 0, 125], vec![0; 4]].concat(), ProtocolError::Length, 1002),
+                (
+                    "long 64",
+                    [vec![0x82, 127 | masked, 0, 0, 0, 0, 0, 0, 0xff, 0xff], vec![0; 4]].concat(),
+                    ProtocolError::Length,
+                    1002,
+                ),
+                (
+                    "sign bit",
+                    [vec![0x82, 127 | masked, 0x80, 0, 0, 0, 0, 0, 0, 0], vec![0; 4]].concat(),
+                    ProtocolError::Length,
+                    1002,
+                ),
+                ("long ping", frame(role, true, 9, &[0; 126]), ProtocolError::Control, 1002),
+                ("part of a ping", frame(role, false, 9, b""), ProtocolError::Control, 1002),
+                ("part of a close", frame(role, false, 8, b""), ProtocolError::Control, 1002),
+                ("continues nothing", frame(role, true, 0, b""), ProtocolError::Fragmentation, 1002),
+                (
+                    "message in a message",
+                    [frame(role, false, 2, b"a"), frame(role, true, 2, b"b")].concat(),
+                    ProtocolError::Fragmentation,
+                    1002,
+                ),
+                ("text", frame(role, true, 1, b"\xff"), ProtocolError::Utf8, 1007),
+                (
+                    "text in parts",
+                    [frame(role, false, 1, b"\xc3"), frame(role, true, 0, b"")].concat(),
+                    ProtocolError::Utf8,
+                    1007,
+                ),
+            ];
+            for (name, stream, error, code) in table {
+                assert_eq!(decode(role, &stream, &[]), (vec![], Some(error)), "{name}, {role:?}");
+                assert_eq!(error.close_code(), CloseCode(code), "{name}");
+            }
+        });
+    }
+
+    #[test]
+    fn our_own_control_frames_are_read() {
+        for (role, mask) in [(Role::Client, None), (Role::Server, Some([9, 8, 7, 6]))] {
+            let reason = "ü".repeat(100);
+            let stream =
+                [ping(b"p", mask), pong(&[1; 200], mask), close(Some(CloseCode::GOING_AWAY), &reason, mask)].concat();
+            let expected = vec![
+                Event::Ping(Bytes::from_static(b"p")),
+                Event::Pong(Bytes::from_static(&[1; 125])),
+                Event::Close { code: Some(CloseCode::GOING_AWAY), reason: "ü".repeat(61) },
+            ];
+            assert_eq!(decode(role, &stream, &[]), (expected, None));
+        }
+        let empty = close(None, "ignored", None);
+        assert_eq!(decode(Role::Client, &empty, &[]), (vec![Event::Close { code: None, reason: String::new() }], None));
+    }
+
+    fn any_frame() -> impl Strategy<Value = (bool, u8, usize)> {
+        let opcode = prop_oneof![8 => Just(2u8), 2 => Just(1), 4 => Just(0), 1 => Just(9), 1 => Just(10), 1 => 0u8..16];
+        let bytes = prop_oneof![4 => 0usize..130, 1 => 500usize..1_200];
+        (prop::bool::weighted(0.7), opcode, bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn however_the_stream_is_cut_the_events_are_the_same(
+            frames in prop::collection::vec(any_frame(), 1..12),
+            pieces in prop::collection::vec(1usize..40, 0..200),
+            server: bool,
+        ) {
+            let role = if server { Role::Server } else { Role::Client };
+            let stream: Vec<u8> =
+                frames.iter().flat_map(|&(fin, opcode, bytes)| frame(role, fin, opcode, &vec![b'a'; bytes])).collect();
+            prop_assert_eq!(decode(role, &stream, &pieces), decode(role, &stream, &[]));
+        }
+
+        #[test]
+        fn any_bytes_are_survived_within_the_bounds(stream in prop::collection::vec(any::<u8>(), 0..400), server: bool) {
+            let role = if server { Role::Server } else { Role::Client };
+            let (events, error) = decode(role, &stream, &[]);
+            prop_assert_eq!(decode(role, &stream, &vec![1; stream.len()]), (events, error));
+        }
+    }
+}
