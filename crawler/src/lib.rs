@@ -1,1 +1,30 @@
-//! (to be written)
+//! Sockets in: reads the firehose of every host and hands its events to the Intake.
+//!
+//! This crate owns which hosts are read, when they are tried again, and how far each has been read. It parses only what
+//! routing needs; whether an event is true is the validator's business. What must hold:
+//! 1. a host's saved cursor covers nothing that is not durably taken (`cursor`);
+//! 2. a host is never given up, and never tried in a hot loop (`host`, `schedule`);
+//! 3. nothing a host sends ends more than its own connection, and most of it not even that (`session`);
+//! 4. when the Intake is full, sockets are not read: nothing is queued here.
+
+mod crawler;
+mod cursor;
+mod discover;
+mod host;
+mod keepalive;
+mod live;
+mod metrics;
+mod order;
+mod origin;
+mod schedule;
+mod session;
+
+pub use crawler::{Added, Config, Crawler, Error, Handle, Parts, Start};
+pub use cursor::{LowWater, Tally};
+pub use discover::{BootstrapError, CrawlRequestError};
+pub use host::{Action, End, Input, Machine, Timing};
+pub use keepalive::{Due, Keepalive, Patience};
+pub use live::{HostView, LastEnd};
+pub use metrics::Metrics;
+pub use order::{Order, Place};
+pub use schedule::Pacer;

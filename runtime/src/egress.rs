@@ -26,6 +26,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -45,7 +46,10 @@ const HOMEPAGE: &str = "https://github.com/mainstem/mainstem";
 /// Addresses tried of one name; a name may have hundreds.
 const ADDRESSES_MAX: usize = 4;
 
-/// Redirect-free HTTP answers may name this many bytes of headers at most.
+/// The kernel asks a silent peer after this time whether it is there, so that a dead one frees its socket.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// An answer's head may take this many bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// What may be reached, and how we present ourselves.
@@ -241,6 +245,7 @@ impl Dialer {
             let tcp = dial(&allowed, limit).await?;
             // Pings and handshakes are small, and nothing here gains from waiting for more.
             let _ = tcp.set_nodelay(true);
+            let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
             if !tls {
                 return Ok(Stream::Plain(tcp));
             }

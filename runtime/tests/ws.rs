@@ -1,5 +1,7 @@
 //! The codec and the handshake against tungstenite, both ways, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;

@@ -1,0 +1,558 @@
+//! All hosts: who is read, the saving of cursors, the end.
+
+use std::{
+    collections::HashMap,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use atproto::syntax::HostName;
+use prometheus::Registry;
+use rand::{SeedableRng, rngs::SmallRng};
+use runtime::{bucket::TokenBucket, clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
+use storage::{
+    hosts::{Host, HostCursor, HostStatus, Hosts},
+    intake::Intake,
+    refusal::Refusals,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+use tracing::{debug, info, info_span, warn};
+use url::Url;
+
+use crate::{
+    discover::{self, CrawlRequestError},
+    host::{Action, End, Input, Timing},
+    keepalive::Patience,
+    live::{HostView, LastEnd, Live, lock},
+    metrics::Metrics,
+    schedule::{Pacer, in_order_of_need},
+    session::{self, Chain, Session},
+};
+
+/// Rows of hosts read at once at the start.
+const PAGE_HOSTS: usize = 1_000;
+
+/// Statuses written in one round of saving: each is a write of its own, and cursors must not wait behind thousands.
+const STATUSES_PER_ROUND: usize = 200;
+
+/// Where the reading of a host begins that was never read, or that counts anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With what it sends from now on, as the network's relays do.
+    #[default]
+    Live,
+    /// With the oldest event it has.
+    Oldest,
+}
+
+/// What can be set. The defaults are safe for a small machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Hosts to read, beside those in the store.
+    pub hosts: Vec<(HostName, Start)>,
+    /// Another relay, whose hosts are taken over.
+    pub bootstrap: Option<Url>,
+    /// Where other hosts' reading begins.
+    pub start: Start,
+    /// Hosts known at most.
+    pub hosts_max: usize,
+    /// Connections opened in a second, over all hosts.
+    pub opens_per_second: NonZeroU32,
+    /// Connections being opened at once.
+    pub opens_max: usize,
+    /// Messages of one host in a second. Hosts that are local, where the egress allows those, have no limit.
+    pub events_per_second: NonZeroU32,
+    /// Messages of one host beyond that, after it was quiet.
+    pub events_burst: NonZeroU32,
+    /// Events of one host that are handed on and not taken yet.
+    pub in_flight_max: NonZeroUsize,
+    /// How hosts are waited for.
+    pub timing: Timing,
+    /// How connections are kept.
+    pub patience: Patience,
+    /// The time for a handshake, beside what the egress has for connecting.
+    pub handshake_within: Duration,
+    /// How often cursors are saved.
+    pub save_every: Duration,
+    /// At the end: the time for receipts that are still out.
+    pub settle_within: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            hosts: Vec::new(),
+            bootstrap: None,
+            start: Start::Live,
+            hosts_max: 20_000,
+            opens_per_second: NonZeroU32::new(50).expect("50 is not 0"),
+            opens_max: 100,
+            events_per_second: NonZeroU32::new(500).expect("500 is not 0"),
+            events_burst: NonZeroU32::new(5_000).expect("5,000 is not 0"),
+            in_flight_max: NonZeroUsize::new(10_000).expect("10,000 is not 0"),
+            timing: Timing::default(),
+            patience: Patience::default(),
+            handshake_within: Duration::from_secs(10),
+            save_every: Duration::from_secs(1),
+            settle_within: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the crawler works with.
+pub struct Parts {
+    /// Takes the events.
+    pub intake: Arc<dyn Intake>,
+    /// Holds the hosts.
+    pub hosts: Arc<dyn Hosts>,
+    /// Counts what is refused.
+    pub refusals: Arc<Refusals>,
+    /// Makes the connections.
+    pub egress: Egress,
+    /// Stamps the events.
+    pub clock: Clock,
+    /// Runs the hosts' tasks.
+    pub tasks: Tasks,
+    /// Ends the crawler; may be cancelled before the process's shutdown, so that what is in flight is still judged.
+    pub stop: CancellationToken,
+}
+
+/// What the crawler can't go on from.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The hosts' store failed.
+    #[error("failed to {what}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: storage::error::Error,
+    },
+    /// As many hosts are known as may be.
+    #[error("{limit} hosts are known, which is the limit")]
+    Full {
+        /// The limit.
+        limit: usize,
+    },
+    /// The metrics are registered already.
+    #[error("failed to register the crawler's metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What adding a host did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is new.
+    New,
+    /// It was known; it is tried soon if it is not being read.
+    Known,
+}
+
+/// Reads all hosts. Made by [`Crawler::build`], runs until told to stop.
+pub struct Crawler {
+    shared: Arc<Shared>,
+}
+
+/// Looks at the crawler and gives it hosts. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    hosts: Arc<dyn Hosts>,
+    egress: Egress,
+    tasks: Tasks,
+    stop: CancellationToken,
+    table: Mutex<HashMap<HostName, Arc<Live>>>,
+    /// Hosts' tasks that run.
+    running: TaskTracker,
+    pacer: Mutex<Pacer>,
+    opens: Semaphore,
+    probes: Semaphore,
+    /// Held while a status is written, so that a ban is never overwritten by what was true before it.
+    statuses: tokio::sync::Mutex<()>,
+}
+
+/// Probes of hosts that want to be crawled, at once.
+const PROBES_MAX: usize = 16;
+
+// === impl Crawler ===
+
+impl Crawler {
+    /// Makes the crawler. Nothing is connected yet.
+    pub fn build(config: Config, parts: Parts, registry: &Registry) -> Result<(Crawler, Handle), Error> {
+        let shared = Arc::new(Shared {
+            metrics: Metrics::register(registry)?,
+            intake: parts.intake,
+            refusals: parts.refusals,
+            clock: parts.clock,
+            hosts: parts.hosts,
+            egress: parts.egress,
+            tasks: parts.tasks,
+            stop: parts.stop,
+            table: Mutex::default(),
+            running: TaskTracker::new(),
+            pacer: Mutex::new(Pacer::new(config.opens_per_second)),
+            opens: Semaphore::new(config.opens_max),
+            probes: Semaphore::new(PROBES_MAX),
+            statuses: tokio::sync::Mutex::default(),
+            config,
+        });
+        Ok((Crawler { shared: Arc::clone(&shared) }, Handle { shared }))
+    }
+
+    /// Reads the hosts until `stop`; then stops reading, waits for receipts within the deadline, and saves the cursors.
+    pub async fn run(self) -> Result<(), Error> {
+        let shared = self.shared;
+        shared.load().await?;
+        let handle = Handle { shared: Arc::clone(&shared) };
+        for (name, start) in &shared.config.hosts {
+            handle.add_host(name, *start).await?;
+        }
+        if let Some(relay) = shared.config.bootstrap.clone() {
+            let (stop, start) = (shared.stop.clone(), shared.config.start);
+            let bootstrap = discover::bootstrap(handle, relay, start);
+            shared.tasks.spawn("bootstrap", async move {
+                let _ = stop.run_until_cancelled(bootstrap).await;
+            });
+        }
+        let mut rounds = interval(shared.config.save_every);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shared.stop.cancelled() => break,
+                _ = rounds.tick() => shared.round().await,
+            }
+        }
+        shared.settle().await;
+        Ok(())
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Has a host read, from now on and after every restart. A banned host stays banned.
+    pub async fn add_host(&self, name: &HostName, start: Start) -> Result<Added, Error> {
+        self.shared.add(name, start, HostStatus::Idle).await
+    }
+
+    /// What `requestCrawl` does: a known host is tried soon, an unknown one is looked at first.
+    pub async fn request_crawl(&self, name: &HostName) -> Result<Added, CrawlRequestError> {
+        if let Some(live) = self.shared.live(name) {
+            if *live.banned.borrow() {
+                return Err(CrawlRequestError::Banned);
+            }
+            live.nudged.notify_one();
+            return Ok(Added::Known);
+        }
+        let allow_local = self.shared.egress.policy().allow_local;
+        if name.is_local() && !allow_local {
+            return Err(CrawlRequestError::NotPublic);
+        }
+        {
+            let _permit = self.shared.probes.try_acquire().map_err(|_| CrawlRequestError::Busy)?;
+            discover::probe(&self.shared.egress, name).await?;
+        }
+        Ok(self.add_host(name, self.shared.config.start).await?)
+    }
+
+    /// Reads a host no more, until [`Handle::unban`]; it need not be known. Durable when answered.
+    pub async fn ban(&self, name: &HostName) -> Result<(), Error> {
+        self.shared.add(name, self.shared.config.start, HostStatus::Banned).await?;
+        self.shared.set_banned(name, true).await
+    }
+
+    /// Reads a banned host again. Durable when answered.
+    pub async fn unban(&self, name: &HostName) -> Result<(), Error> {
+        self.shared.set_banned(name, false).await
+    }
+
+    /// All hosts as they are now, by name.
+    pub fn hosts(&self) -> Vec<HostView> {
+        let now = Instant::now();
+        let mut views: Vec<HostView> = lock(&self.shared.table).values().map(|live| live.view(now)).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// One host as it is now.
+    pub fn host(&self, name: &HostName) -> Option<HostView> {
+        self.shared.live(name).map(|live| live.view(Instant::now()))
+    }
+
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.shared.egress
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn live(&self, name: &HostName) -> Option<Arc<Live>> {
+        lock(&self.table).get(name).cloned()
+    }
+
+    /// Starts the tasks of all hosts in the store.
+    async fn load(self: &Arc<Self>) -> Result<(), Error> {
+        let mut rows: Vec<Host> = Vec::new();
+        loop {
+            let after = rows.last().map(|host| host.name.clone());
+            let page = self
+                .hosts
+                .list(after.as_ref(), PAGE_HOSTS)
+                .await
+                .map_err(|source| Error::Store { what: "read the hosts", source })?;
+            let last = page.len() < PAGE_HOSTS;
+            rows.extend(page);
+            if last {
+                break;
+            }
+        }
+        info!(hosts = rows.len(), "hosts known");
+        in_order_of_need(&mut rows);
+        for row in rows {
+            let start = self.config.hosts.iter().find(|(name, _)| *name == row.name);
+            self.start(row, start.map_or(self.config.start, |(_, start)| *start));
+        }
+        Ok(())
+    }
+
+    async fn add(self: &Arc<Self>, name: &HostName, start: Start, status: HostStatus) -> Result<Added, Error> {
+        if let Some(live) = self.live(name) {
+            live.nudged.notify_one();
+            return Ok(Added::Known);
+        }
+        let limit = self.config.hosts_max;
+        if lock(&self.table).len() >= limit {
+            return Err(Error::Full { limit });
+        }
+        let store = |what| move |source| Error::Store { what, source };
+        let fresh = Host {
+            name: name.clone(),
+            status,
+            cursor: HostCursor::default(),
+            added_at_micros: self.clock.now_micros(),
+        };
+        let added = self.hosts.add(&fresh).await.map_err(store("add a host"))?;
+        // Where it was in the store already, its row says how far it was read.
+        let row = match added {
+            true => fresh,
+            false => self.hosts.get(name).await.map_err(store("read a host"))?.unwrap_or(fresh),
+        };
+        self.start(row, start);
+        Ok(if added { Added::New } else { Added::Known })
+    }
+
+    /// Starts a host's task, unless it has one.
+    fn start(self: &Arc<Self>, row: Host, start: Start) {
+        let mut table = lock(&self.table);
+        if self.stop.is_cancelled() || table.contains_key(&row.name) {
+            return;
+        }
+        let live = Arc::new(Live::new(row, start, self.config.timing, Instant::now()));
+        table.insert(live.name.clone(), Arc::clone(&live));
+        let span = info_span!("host", host = %live.name);
+        let task = crawl(Arc::clone(self), live, self.running.token());
+        self.tasks.spawn_in(span, "host", task);
+    }
+
+    async fn set_banned(&self, name: &HostName, banned: bool) -> Result<(), Error> {
+        let Some(live) = self.live(name) else { return Ok(()) };
+        let _writing = self.statuses.lock().await;
+        let status = if banned { HostStatus::Banned } else { HostStatus::Idle };
+        if *live.banned.borrow() != banned {
+            self.hosts
+                .set_status(name, status)
+                .await
+                .map_err(|source| Error::Store { what: "set a host's status", source })?;
+            lock(&live.saved).status = status;
+            live.banned.send_replace(banned);
+        }
+        Ok(())
+    }
+
+    /// What is done every second: cursors and statuses are saved, rates and hosts are counted.
+    async fn round(&self) {
+        let lives: Vec<Arc<Live>> = lock(&self.table).values().cloned().collect();
+        self.save_cursors(&lives).await;
+        self.save_statuses(&lives).await;
+        let now = Instant::now();
+        for live in &lives {
+            live.measure(now);
+        }
+        self.metrics.count_hosts(lives.iter().map(|live| live.status(now)));
+    }
+
+    async fn save_cursors(&self, lives: &[Arc<Live>]) {
+        let moved: Vec<(&Arc<Live>, HostCursor)> = lives
+            .iter()
+            .map(|live| (live, live.cursor()))
+            .filter(|(live, cursor)| lock(&live.saved).cursor != *cursor)
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        let cursors: Vec<(HostName, HostCursor)> =
+            moved.iter().map(|(live, cursor)| (live.name.clone(), *cursor)).collect();
+        match self.hosts.save_cursors(&cursors).await {
+            Ok(()) => {
+                for (live, cursor) in moved {
+                    lock(&live.saved).cursor = cursor;
+                }
+                self.metrics.cursor_saves.inc_by(cursors.len() as u64);
+            }
+            Err(error) => {
+                // Old cursors in the store only mean that more is read again. The next round tries once more.
+                self.metrics.save_failures.inc();
+                warn!(error = %Chain(&error), hosts = cursors.len(), "failed to save cursors");
+            }
+        }
+    }
+
+    async fn save_statuses(&self, lives: &[Arc<Live>]) {
+        let _writing = self.statuses.lock().await;
+        let now = Instant::now();
+        let changed = lives
+            .iter()
+            .filter(|live| !*live.banned.borrow())
+            .map(|live| (live, live.status(now)))
+            // An unbanned host is Banned until its task has seen it.
+            .filter(|(live, status)| *status != HostStatus::Banned && lock(&live.saved).status != *status)
+            .take(STATUSES_PER_ROUND);
+        for (live, status) in changed {
+            match self.hosts.set_status(&live.name, status).await {
+                Ok(()) => lock(&live.saved).status = status,
+                Err(error) => {
+                    self.metrics.save_failures.inc();
+                    warn!(error = %Chain(&error), host = %live.name, "failed to save a host's status");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The end: no host is read any more, what is in flight is taken if it is in time, and the cursors are saved.
+    async fn settle(&self) {
+        let deadline = Instant::now() + self.config.settle_within;
+        self.running.close();
+        if timeout_at(deadline, self.running.wait()).await.is_err() {
+            warn!(hosts = self.running.len(), "hosts' tasks are still running");
+        }
+        let lives: Vec<Arc<Live>> = lock(&self.table).values().cloned().collect();
+        for live in &lives {
+            let _ = timeout_at(deadline, live.tally().below(1)).await;
+        }
+        let unsettled: usize = lives.iter().map(|live| live.tally().outstanding()).sum();
+        self.save_cursors(&lives).await;
+        info!(hosts = lives.len(), unsettled, "crawler stopped");
+    }
+
+    fn bucket_of(&self, name: &HostName) -> Option<TokenBucket> {
+        let unlimited = name.is_local() && self.egress.policy().allow_local;
+        (!unlimited).then(|| TokenBucket::new(self.config.events_per_second, self.config.events_burst))
+    }
+}
+
+/// The task of one host.
+async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken) {
+    let mut rng = SmallRng::from_rng(&mut rand::rng());
+    let mut bucket = shared.bucket_of(&live.name);
+    let mut banned = live.banned.subscribe();
+    let mut opened = None;
+    let mut input = Input::Tick;
+    loop {
+        let action = live.step(Instant::now(), input, &mut rng);
+        input = match action {
+            Action::Wait(until) => tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = becomes(&mut banned, true) => Input::Banned,
+                () = live.nudged.notified() => Input::Nudged,
+                () = sleep_until(until) => Input::Tick,
+            },
+            Action::Rest => tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = becomes(&mut banned, false) => Input::Unbanned,
+            },
+            Action::Open => {
+                let cursor = live.cursor_to_ask();
+                let result = tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    () = becomes(&mut banned, true) => None,
+                    result = open(&shared, &live, cursor) => Some(result),
+                };
+                match result {
+                    None => Input::Banned,
+                    Some(Ok(socket)) => {
+                        shared.metrics.opened.inc();
+                        info!(cursor, "connected");
+                        opened = Some((socket, cursor));
+                        Input::Opened
+                    }
+                    Some(Err(failure)) => ended(&shared, &live, failure),
+                }
+            }
+            Action::Read => match opened.take() {
+                Some((socket, cursor)) => {
+                    let mut session = Session::new(&shared, &live, bucket.as_mut(), socket, cursor);
+                    tokio::select! {
+                        () = shared.stop.cancelled() => {
+                            session.close(CloseCode::GOING_AWAY, "the relay is stopping").await;
+                            return;
+                        }
+                        () = becomes(&mut banned, true) => {
+                            session.close(CloseCode::NORMAL, "").await;
+                            Input::Banned
+                        }
+                        failure = session.read() => ended(&shared, &live, failure),
+                    }
+                }
+                // The machine reads only after `Opened`, and each `Ended` leaves that state.
+                None => Input::Ended { end: End::Broken, retry_after: None },
+            },
+        };
+    }
+}
+
+/// Opens a connection when its turn has come.
+async fn open(
+    shared: &Shared,
+    live: &Live,
+    cursor: Option<u64>,
+) -> Result<runtime::ws::Socket<runtime::egress::Stream>, session::Failure> {
+    let slot = lock(&shared.pacer).slot(Instant::now());
+    sleep_until(slot).await;
+    // The semaphore is never closed.
+    let _permit = shared.opens.acquire().await;
+    session::open(&shared.egress, &live.name, cursor, shared.config.handshake_within).await
+}
+
+fn ended(shared: &Shared, live: &Live, failure: session::Failure) -> Input {
+    shared.metrics.ended(failure.end);
+    debug!(cause = failure.end.as_str(), detail = failure.detail, "connection ended");
+    let input = failure.input();
+    live.ended(LastEnd { end: failure.end, detail: failure.detail, at_micros: shared.clock.now_micros() });
+    input
+}
+
+/// Waits until the value is the wanted one. Its sender lives as long as the host's task.
+async fn becomes(value: &mut watch::Receiver<bool>, wanted: bool) {
+    if value.wait_for(|value| *value == wanted).await.is_err() {
+        std::future::pending().await
+    }
+}
