@@ -24,8 +24,3 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
     }
 }
-
-/// Microseconds since the Unix epoch.
-fn now_micros() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
-}

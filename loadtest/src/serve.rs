@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use loadtest::network::{Config, Mix, Network, Pace};
+use runtime::clock::Clock;
 
 /// Options of `loadtest serve`.
 #[derive(ClapArgs)]
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         window_bytes: args.window_mib * 1024 * 1024,
         ..Config::default()
     };
-    let network = Network::start(config, crate::now_micros).await?;
+    let network = Network::start(config, Clock::system()).await?;
     println!("PLC directory: {}", network.plc_url());
     println!("A relay reads it with:");
     print!("  mainstem run --dev --plc-url {}", network.plc_url());

@@ -1,5 +1,7 @@
 //! The simulated network, read as a relay would read it.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says where it stopped")]
+
 use std::{collections::HashMap, time::Duration};
 
 use atproto::{
@@ -14,11 +16,8 @@ use atproto::{
 };
 use futures_util::StreamExt;
 use loadtest::network::{Action, Config, Kind, Mix, Network, Pace};
+use runtime::clock::Clock;
 use tokio_tungstenite::{connect_async, tungstenite::Message};
-
-fn now_micros() -> u64 {
-    jiff::Timestamp::now().as_microsecond() as u64
-}
 
 fn small() -> Config {
     Config { hosts: 2, accounts: 8, pace: Pace::ByHand, remember: true, ..Config::default() }
@@ -66,7 +65,7 @@ struct Known {
 async fn every_event_of_an_honest_network_verifies() {
     // Without rotations and migrations, today's documents are the right ones for all events.
     let config = Config { mix: Mix { multi: 300, ..Mix::STRICT }, ..small() };
-    let network = Network::start(config, now_micros).await.unwrap();
+    let network = Network::start(config, Clock::system()).await.unwrap();
     network.generate(1_500).await.unwrap();
     let truth = network.truth();
     let mut keys: HashMap<String, PublicKey> = HashMap::new();
@@ -134,7 +133,7 @@ fn check_commit(commit: &event::CommitEvent<'_>, key: &PublicKey, known: Option<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_comes_back_goes_on_where_it_was() {
-    let mut network = Network::start(small(), now_micros).await.unwrap();
+    let mut network = Network::start(small(), Clock::system()).await.unwrap();
     network.announce_all().await.unwrap();
     let host = network.hosts()[0].clone();
     let before = read(host.as_str(), "?cursor=0", 4 * 4).await;
@@ -149,7 +148,7 @@ async fn a_host_that_comes_back_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_answer_what_a_relay_asks() {
-    let network = Network::start(small(), now_micros).await.unwrap();
+    let network = Network::start(small(), Clock::system()).await.unwrap();
     network.announce_all().await.unwrap();
     network.act(0, Action::Deactivate).unwrap();
     let (host, did) = (&network.hosts()[0], network.accounts()[0].to_string());
@@ -178,7 +177,7 @@ async fn hosts_answer_what_a_relay_asks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migrated_account_goes_on_at_its_new_host() {
-    let network = Network::start(small(), now_micros).await.unwrap();
+    let network = Network::start(small(), Clock::system()).await.unwrap();
     network.announce_all().await.unwrap();
     let did = network.accounts()[0].to_string();
     let old_key = resolve(&network, &did).await.signing_key;

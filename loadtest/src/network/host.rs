@@ -148,39 +148,51 @@ impl Site for Host {
         let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
         // A subscriber that has gone away is no error of the host's.
         let _ = match self.place(&subscription) {
-            Ok((info, reader)) => stream(&mut socket, info, reader).await,
-            Err((error, message)) => fail(&mut socket, error, message).await,
+            Ok(place) => stream(&mut socket, place).await,
+            Err(refused) => fail(&mut socket, refused).await,
         };
     }
 }
 
 impl Host {
-    /// Where the subscriber begins, with an `#info` before it or an error instead of it.
-    fn place(
-        &self,
-        subscription: &Subscription,
-    ) -> Result<(Option<Vec<u8>>, Reader<'_>), (&'static str, &'static str)> {
+    fn place(&self, subscription: &Subscription) -> Result<Place<'_>, Refused> {
         let cursor = match subscription.cursor.as_deref() {
             None | Some("") => None,
-            Some(text) => Some(text.parse().map_err(|_| ("InvalidRequest", "Params must have a numeric cursor"))?),
+            Some(text) => {
+                let refused = Refused { error: "InvalidRequest", message: "Params must have a numeric cursor" };
+                Some(text.parse().map_err(|_| refused)?)
+            }
         };
         match self.outbox.start(cursor) {
-            Start::After(seq) => Ok((None, self.outbox.reader(seq))),
+            Start::After(seq) => Ok(Place { info: None, reader: self.outbox.reader(seq) }),
             Start::Outdated => {
                 let info = event::encode_info(
                     "OutdatedCursor",
                     Some("Requested cursor exceeded limit. Possibly missing events"),
                 );
-                Ok((Some(info), self.outbox.reader(self.outbox.window_start())))
+                Ok(Place { info: Some(info), reader: self.outbox.reader(self.outbox.window_start()) })
             }
-            Start::Future => Err(("FutureCursor", "Cursor in the future.")),
+            Start::Future => Err(Refused { error: "FutureCursor", message: "Cursor in the future." }),
         }
     }
 }
 
+/// Where a subscriber begins.
+struct Place<'a> {
+    /// An `#info` frame to send first.
+    info: Option<Vec<u8>>,
+    reader: Reader<'a>,
+}
+
+/// Why a subscriber gets an error frame instead of a place.
+struct Refused {
+    error: &'static str,
+    message: &'static str,
+}
+
 type StreamResult = Result<(), tokio_tungstenite::tungstenite::Error>;
 
-async fn stream(socket: &mut WebSocketStream<Socket>, info: Option<Vec<u8>>, mut reader: Reader<'_>) -> StreamResult {
+async fn stream(socket: &mut WebSocketStream<Socket>, Place { info, mut reader }: Place<'_>) -> StreamResult {
     if let Some(info) = info {
         socket.send(Message::Binary(info.into())).await?;
     }
@@ -202,7 +214,7 @@ async fn stream(socket: &mut WebSocketStream<Socket>, info: Option<Vec<u8>>, mut
     }
 }
 
-async fn fail(socket: &mut WebSocketStream<Socket>, error: &str, message: &'static str) -> StreamResult {
+async fn fail(socket: &mut WebSocketStream<Socket>, Refused { error, message }: Refused) -> StreamResult {
     socket.send(Message::Binary(frame::encode_error(error, Some(message)).into())).await?;
     socket.close(Some(CloseFrame { code: CloseCode::Policy, reason: message.into() })).await?;
     while let Some(Ok(_)) = socket.next().await {}

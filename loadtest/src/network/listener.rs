@@ -87,7 +87,7 @@ async fn serve_connection<S: Site>(socket: TcpStream, site: Arc<S>) {
         }
     };
     let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(socket), service_fn(|request| answer(request)))
+        .serve_connection(TokioIo::new(socket), service_fn(answer))
         .with_upgrades();
     if connection.await.is_err() {
         return;

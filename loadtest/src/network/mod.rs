@@ -28,6 +28,7 @@ use atproto::{
     mst::MstError,
     syntax::{Did, HostName, SyntaxError},
 };
+use runtime::clock::Clock;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -148,14 +149,13 @@ const TICK: Duration = Duration::from_millis(10);
 const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
 
 impl Network {
-    /// Starts the directory and the hosts, makes the accounts, and lets things happen at once. `now_micros` is the
-    /// time since the Unix epoch.
-    pub async fn start(config: Config, now_micros: impl Fn() -> u64 + Send + 'static) -> Result<Network, Error> {
-        Network::start_paused(config, now_micros).await.inspect(Network::resume)
+    /// Starts the directory and the hosts, makes the accounts, and lets things happen at once.
+    pub async fn start(config: Config, clock: Clock) -> Result<Network, Error> {
+        Network::start_paused(config, clock).await.inspect(Network::resume)
     }
 
     /// As [`Network::start`], but nothing happens before [`Network::resume`].
-    pub async fn start_paused(config: Config, now_micros: impl Fn() -> u64 + Send + 'static) -> Result<Network, Error> {
+    pub async fn start_paused(config: Config, clock: Clock) -> Result<Network, Error> {
         let mut tasks = JoinSet::new();
         let directory = Arc::new(Directory::default());
         let listener = listener::bind(0).await.map_err(Error::Listen)?;
@@ -178,7 +178,7 @@ impl Network {
         let pace = config.pace;
         let made = tokio::task::spawn_blocking({
             let (hosts, directory) = (hosts.clone(), Arc::clone(&directory));
-            move || World::new(&config, hosts, directory, Box::new(now_micros))
+            move || World::new(&config, hosts, directory, clock)
         });
         let world = Arc::new(Mutex::new(made.await.map_err(|_| Error::Died)?.map_err(Error::Repo)?));
         let (running, runs) = watch::channel(false);

@@ -14,6 +14,7 @@ use atproto::{
 };
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::index::sample};
+use runtime::clock::Clock;
 
 use super::{
     Config, Stats,
@@ -34,7 +35,7 @@ pub(super) struct World {
     directory: Arc<Directory>,
     truth: Option<Truth>,
     stats: Stats,
-    now_micros: Box<dyn Fn() -> u64 + Send>,
+    clock: Clock,
     last_micros: u64,
 }
 
@@ -44,7 +45,7 @@ impl World {
         config: &Config,
         hosts: Vec<Arc<Host>>,
         directory: Arc<Directory>,
-        now_micros: Box<dyn Fn() -> u64 + Send>,
+        clock: Clock,
     ) -> Result<World, MstError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(config.seed);
         let mut accounts = Vec::with_capacity(config.accounts);
@@ -53,7 +54,7 @@ impl World {
             let form = if rng.random_bool(config.legacy_share.clamp(0.0, 1.0)) { Form::Legacy } else { Form::Multikey };
             let mut account = Account::new(number, number % hosts.len().max(1), curve, form, &mut rng);
             // History from before the simulation: of a record that nobody will ask for, any CID will do.
-            let a_year_ago = now_micros().saturating_sub(365 * 24 * 3_600 * 1_000_000);
+            let a_year_ago = clock.now_micros().saturating_sub(365 * 24 * 3_600 * 1_000_000);
             for _ in 0..config.records_per_repo {
                 let genre = [Genre::Post, Genre::Like, Genre::Like, Genre::Follow][rng.random_range(0..4)];
                 let mut digest = [0; 32];
@@ -65,17 +66,8 @@ impl World {
         }
         let traffic = Traffic::new(&config.mix, accounts.len(), config.skew);
         let truth = config.remember.then(|| Truth::new(hosts.iter().map(|host| host.name.clone()).collect()));
-        let mut world = World {
-            rng,
-            traffic,
-            accounts,
-            hosts,
-            directory,
-            truth,
-            stats: Stats::default(),
-            now_micros,
-            last_micros: 0,
-        };
+        let mut world =
+            World { rng, traffic, accounts, hosts, directory, truth, stats: Stats::default(), clock, last_micros: 0 };
         for account in 0..world.accounts.len() {
             world.publish_document(account);
         }
@@ -197,7 +189,7 @@ impl World {
         // A host's seq has gaps: events of deleted accounts vanish from it.
         let gap = if self.rng.random_bool(0.02) { self.rng.random_range(1..4) } else { 0 };
         let seq = host.outbox.last_seq() + 1 + gap;
-        self.last_micros = (self.now_micros)().max(self.last_micros + 1);
+        self.last_micros = self.clock.now_micros().max(self.last_micros + 1);
         let frame = build(seq, &rfc3339(self.last_micros));
         if let Some(truth) = &mut self.truth {
             truth.sent(number, seq, did, kind, &frame, expect);
@@ -241,7 +233,7 @@ impl World {
     }
 
     fn change(&mut self, account: usize, writes: Vec<Write>) -> Result<Change, MstError> {
-        let now_micros = (self.now_micros)();
+        let now_micros = self.clock.now_micros();
         let Account { repo, key, clock, .. } = &mut self.accounts[account];
         let change = repo.commit(writes, clock.next(now_micros), key)?;
         self.show_status(account);
@@ -250,7 +242,7 @@ impl World {
 
     /// Signs the present state with the account's key of now.
     fn resign(&mut self, account: usize) {
-        let now_micros = (self.now_micros)();
+        let now_micros = self.clock.now_micros();
         let Account { repo, key, clock, .. } = &mut self.accounts[account];
         repo.resign(clock.next(now_micros), key);
         self.show_status(account);
@@ -317,13 +309,13 @@ impl World {
     }
 
     fn create(&mut self, account: usize, genre: Genre) -> Write {
-        let now_micros = (self.now_micros)();
+        let now_micros = self.clock.now_micros();
         let path = genre.path(self.accounts[account].clock.next(now_micros));
         Write::Create { path, record: self.record(genre) }
     }
 
     fn record(&mut self, genre: Genre) -> Vec<u8> {
-        let created_at = rfc3339((self.now_micros)());
+        let created_at = rfc3339(self.clock.now_micros());
         let other = &self.accounts[self.rng.random_range(0..self.accounts.len())];
         let target = match other.repo.records() {
             [] => Target { did: &other.did, path: "app.bsky.actor.profile/self", cid: Cid::of_cbor(b"") },
