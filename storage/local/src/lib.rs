@@ -1,1 +1,150 @@
-//! (to be written)
+//! The embedded backend: all four nouns in one process and one directory, with no server beside it.
+//!
+//! Owns the data directory. Intake is in memory ([`storage::lane_queues`]); the event log is in segment files; Repos and
+//! Hosts are in fjall. What must hold:
+//! 1. only one process has the directory;
+//! 2. what `append` has answered is on the disk, and nothing else is ever read;
+//! 3. Repos is never ahead of the log, and is brought up to it before anything is served;
+//! 4. data that is not what was written is never served: opening refuses, or the read does.
+
+mod config;
+mod directory;
+mod error;
+mod log;
+mod metrics;
+mod state;
+
+use std::sync::Arc;
+
+use storage::{Stores, error::Error, lane_queues::LaneQueues, seq::Seq};
+
+pub use config::Config;
+pub use error::OpenError;
+
+use crate::{
+    directory::{Directory, Format},
+    log::{LocalLog, open::Known, segments::Segments},
+    metrics::Metrics,
+    state::{Change, State},
+};
+
+/// A backend that is open. Dropping it ends it as a crash would; [`Opened::close`] ends it in good order. Stores that
+/// outlive it answer [`Error::Closed`].
+pub struct Opened {
+    intake: Arc<LaneQueues>,
+    log: Arc<LocalLog>,
+    state: State,
+    /// Held until the rest is closed.
+    _directory: Directory,
+}
+
+/// Opens a data directory, or makes one. Blocks: it reads the log's newest part, and brings Repos up to its end.
+pub fn open(config: Config) -> Result<Opened, OpenError> {
+    let directory = Directory::take(&config.dir)?;
+    let asked = config.seq_start;
+    if let Some(asked) = asked
+        && !(1..=Seq::MAX.0).contains(&asked.0)
+    {
+        return Err(OpenError::SeqStartInvalid { asked });
+    }
+    let recorded = directory.format()?;
+    let format = match recorded {
+        Some(format) => format.with_lanes(config.lanes, &config.dir)?,
+        None => Format::new(Some(config.lanes), asked.unwrap_or(Seq(1))),
+    };
+    if recorded != Some(format) {
+        directory.set_format(&format)?;
+    }
+    let metrics = Metrics::register(&config.metrics)?;
+    let state_dir = directory.state();
+    let state = State::open(&state_dir, config.cache_bytes)
+        .map_err(|source| OpenError::State { dir: state_dir.clone(), source })?;
+    let known = Known {
+        salt: format.salt(),
+        durable: state.watermark()?.unwrap_or(Seq(0)),
+        first: asked.unwrap_or(format.seq_start()),
+        // A start that was asked for before is kept to already: a service's settings may name it for ever.
+        next: asked.filter(|asked| *asked != format.seq_start()),
+    };
+    let segments = log::open::open(&directory.log(), known, &config)?;
+    if let Some(asked) = asked {
+        directory.set_format(&format.with_seq_start(asked))?;
+    }
+    bring_up(&state, &segments)?;
+    metrics.repos.set(i64::try_from(state.repo_count()).unwrap_or(i64::MAX));
+    let log = LocalLog::start(segments, state.clone(), &config, metrics)
+        .map_err(OpenError::io("start the writer of", directory.log()))?;
+    let intake = LaneQueues::new(config.lanes, config.lane_bytes_max);
+    Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, _directory: directory })
+}
+
+/// Applies to Repos what the log has after the watermark.
+fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
+    const PIECE_BYTES: usize = 4 << 20;
+    let before_first = segments.before_first();
+    let end = segments.window().last;
+    let mut seen = match state.watermark()? {
+        Some(watermark) if watermark < before_first => {
+            return Err(OpenError::damaged(format!(
+                "the state store has seen events up to {watermark}, but the log keeps only those after {before_first}"
+            )));
+        }
+        Some(watermark) => watermark,
+        // The watermark is synced before a log takes its first event.
+        None if segments.window().first <= end => {
+            return Err(OpenError::damaged("there is a log, but the state store is empty"));
+        }
+        None => end,
+    };
+    let mut count = 0_u64;
+    while seen < end {
+        let stored = log::reader::read(segments, seen, PIECE_BYTES)?;
+        let Some(last) = stored.last() else { break };
+        let last = last.published.seq;
+        let changes: Vec<_> = stored.iter().map(|one| Change { did: &one.did, state: &one.state }).collect();
+        state.apply(&changes, last)?;
+        count += stored.len() as u64;
+        seen = last;
+    }
+    if state.watermark()? != Some(end) {
+        state.apply(&[], end)?;
+    }
+    state.sync()?;
+    if count > 0 {
+        tracing::info!(events = count, last_seq = end.0, "brought the repos up to the log's end");
+    }
+    Ok(())
+}
+
+impl Opened {
+    /// The four nouns.
+    pub fn stores(&self) -> Stores {
+        Stores {
+            intake: Arc::clone(&self.intake) as _,
+            log: Arc::clone(&self.log) as _,
+            repos: Arc::new(self.state.clone()),
+            hosts: Arc::new(self.state.clone()),
+        }
+    }
+
+    /// The intake takes no more frames; what it holds can be judged to its end. The first step of a drain.
+    pub fn close_intake(&self) {
+        self.intake.close();
+    }
+
+    /// Writes what was appended, marks the log as closed, makes all durable and lets go of the directory.
+    pub async fn close(self) -> Result<(), Error> {
+        self.intake.close();
+        let closed = self.log.close().await;
+        self.state.close();
+        closed
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.intake.close();
+        self.log.abandon();
+        self.state.close();
+    }
+}

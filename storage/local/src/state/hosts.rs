@@ -1,0 +1,108 @@
+//! Hosts: rows that are synced before they are answered, cursors that are not.
+
+use std::{
+    ops::Bound,
+    sync::{PoisonError, atomic::Ordering},
+};
+
+use async_trait::async_trait;
+use atproto::syntax::HostName;
+use fjall::PersistMode;
+use storage::{
+    error::Error,
+    hosts::{Host, HostCursor, HostStatus, Hosts},
+};
+
+use super::{Keyspaces, State, blocking, damaged, did_not, may_have, value};
+
+#[async_trait]
+impl Hosts for State {
+    async fn get(&self, name: &HostName) -> Result<Option<Host>, Error> {
+        let keyspaces = self.keyspaces()?;
+        let Some(row) = keyspaces.hosts.get(name.as_str()).map_err(did_not("read a host"))? else { return Ok(None) };
+        keyspaces.host(name.as_str().as_bytes(), &row).map(Some)
+    }
+
+    async fn list(&self, after: Option<&HostName>, limit: usize) -> Result<Vec<Host>, Error> {
+        let keyspaces = self.keyspaces()?;
+        let start = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.as_str().to_owned()));
+        blocking(move || {
+            let page = keyspaces.hosts.range::<String, _>((start, Bound::Unbounded)).take(limit);
+            page.map(|entry| {
+                let (name, row) = entry.into_inner().map_err(did_not("list hosts"))?;
+                keyspaces.host(&name, &row)
+            })
+            .collect()
+        })
+        .await
+    }
+
+    async fn add(&self, host: &Host) -> Result<bool, Error> {
+        let (state, host) = (self.clone(), host.clone());
+        blocking(move || {
+            let keyspaces = state.keyspaces()?;
+            let _one_at_a_time = state.0.host_rows.lock().unwrap_or_else(PoisonError::into_inner);
+            if keyspaces.hosts.contains_key(host.name.as_str()).map_err(did_not("read a host"))? {
+                return Ok(false);
+            }
+            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
+            let row = value::write_host(host.status, host.added_at_micros);
+            batch.insert(&keyspaces.hosts, host.name.as_str(), row);
+            batch.insert(&keyspaces.cursors, host.name.as_str(), value::write_cursor(host.cursor));
+            batch.commit().map_err(may_have("add a host"))?;
+            state.0.host_count.fetch_add(1, Ordering::Relaxed);
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error> {
+        let (state, name) = (self.clone(), name.clone());
+        blocking(move || {
+            let keyspaces = state.keyspaces()?;
+            let _one_at_a_time = state.0.host_rows.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(row) = keyspaces.hosts.get(name.as_str()).map_err(did_not("read a host"))? else { return Ok(()) };
+            let (_, added_at_micros) =
+                value::read_host(&row).ok_or_else(|| damaged("row", name.as_str().as_bytes()))?;
+            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&keyspaces.hosts, name.as_str(), value::write_host(status, added_at_micros));
+            batch.commit().map_err(may_have("set a host's status"))
+        })
+        .await
+    }
+
+    async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
+        let keyspaces = self.keyspaces()?;
+        let cursors = cursors.to_vec();
+        blocking(move || {
+            let mut batch = keyspaces.db.batch();
+            for (name, cursor) in cursors {
+                if keyspaces.hosts.contains_key(name.as_str()).map_err(did_not("read a host"))? {
+                    batch.insert(&keyspaces.cursors, name.as_str(), value::write_cursor(cursor));
+                }
+            }
+            batch.commit().map_err(may_have("save cursors"))
+        })
+        .await
+    }
+
+    async fn count(&self) -> Result<u64, Error> {
+        self.keyspaces()?;
+        Ok(self.0.host_count.load(Ordering::Relaxed))
+    }
+}
+
+impl Keyspaces {
+    fn host(&self, name: &[u8], row: &[u8]) -> Result<Host, Error> {
+        let cursor = match self.cursors.get(name).map_err(did_not("read a cursor"))? {
+            Some(bytes) => value::read_cursor(&bytes).ok_or_else(|| damaged("cursor", name))?,
+            None => HostCursor::default(),
+        };
+        let (status, added_at_micros) = value::read_host(row).ok_or_else(|| damaged("row", name))?;
+        let name = std::str::from_utf8(name)
+            .ok()
+            .and_then(|text| HostName::parse(text).ok())
+            .ok_or_else(|| damaged("row", name))?;
+        Ok(Host { name, status, cursor, added_at_micros })
+    }
+}

@@ -1,0 +1,184 @@
+//! Repos and Hosts, in one fjall database.
+//!
+//! Owns the database; does not know the log. Repos are a view of the log: [`State::apply`] is called by the log's writer
+//! after the events are durable there, in the order of their seqs, and moves the watermark in the same batch. Nothing
+//! of it is synced: after a crash the view is an older one, and whoever opens it brings it up to the log's end.
+
+mod hosts;
+pub(crate) mod keys;
+mod repos;
+pub(crate) mod value;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use storage::{error::Error, seq::Seq};
+
+/// Repos and Hosts; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct State(Arc<Shared>);
+
+struct Shared {
+    open: RwLock<Option<Arc<Keyspaces>>>,
+    repo_count: AtomicU64,
+    host_count: AtomicU64,
+    /// One at a time looks whether a host is there and writes its row.
+    host_rows: Mutex<()>,
+}
+
+/// The database, open.
+pub(crate) struct Keyspaces {
+    db: Database,
+    repos: Keyspace,
+    counts: Keyspace,
+    hosts: Keyspace,
+    cursors: Keyspace,
+    meta: Keyspace,
+}
+
+/// The state of one account after an event.
+pub(crate) struct Change<'a> {
+    pub(crate) did: &'a [u8],
+    pub(crate) state: &'a [u8],
+}
+
+impl State {
+    /// Opens the database, or makes it. Blocks.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<State, fjall::Error> {
+        let db = Database::builder(dir)
+            .cache_size(cache_bytes)
+            // What is not synced here is in the log.
+            .manual_journal_persist(true)
+            .max_journaling_size(128 << 20)
+            .worker_threads(2)
+            .open()?;
+        let keyspace = |name, memtable_bytes| {
+            db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes))
+        };
+        let keyspaces = Keyspaces {
+            repos: keyspace(keys::REPOS, 32 << 20)?,
+            counts: keyspace(keys::COUNTS, 4 << 20)?,
+            hosts: keyspace(keys::HOSTS, 4 << 20)?,
+            cursors: keyspace(keys::CURSORS, 4 << 20)?,
+            meta: keyspace(keys::META, 1 << 20)?,
+            db,
+        };
+        let repo_count = keyspaces.meta_u64(keys::REPO_COUNT)?.unwrap_or(0);
+        let host_count = keyspaces.hosts.len()? as u64;
+        Ok(State(Arc::new(Shared {
+            open: RwLock::new(Some(Arc::new(keyspaces))),
+            repo_count: AtomicU64::new(repo_count),
+            host_count: AtomicU64::new(host_count),
+            host_rows: Mutex::default(),
+        })))
+    }
+
+    fn keyspaces(&self) -> Result<Arc<Keyspaces>, Error> {
+        self.0.open.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)
+    }
+
+    /// Lets go of the database; every later call answers [`Error::Closed`].
+    pub(crate) fn close(&self) {
+        let keyspaces = self.0.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Joins its threads: not under the lock.
+        drop(keyspaces);
+    }
+
+    /// Makes all that was applied durable. Blocks.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.keyspaces()?.db.persist(PersistMode::SyncAll).map_err(may_have("sync the state store"))
+    }
+
+    /// The last seq whose state is in; `None` where nothing ever was.
+    pub(crate) fn watermark(&self) -> Result<Option<Seq>, Error> {
+        let watermark = self.keyspaces()?.meta_u64(keys::WATERMARK).map_err(did_not("read the watermark"))?;
+        Ok(watermark.map(Seq))
+    }
+
+    /// How many repos there are.
+    pub(crate) fn repo_count(&self) -> u64 {
+        self.0.repo_count.load(Ordering::Relaxed)
+    }
+
+    /// Applies states in the order of their seqs, all or none, up to and including the event `watermark`.
+    pub(crate) fn apply(&self, changes: &[Change<'_>], watermark: Seq) -> Result<(), Error> {
+        let keyspaces = self.keyspaces()?;
+        let mut last: HashMap<&[u8], &[u8]> = HashMap::with_capacity(changes.len());
+        last.extend(changes.iter().map(|change| (change.did, change.state)));
+        let mut moved: HashMap<&[u8], i64> = HashMap::new();
+        let mut departed = Vec::new();
+        let mut added = 0;
+        let mut batch = keyspaces.db.batch();
+        for (did, state) in &last {
+            let host = value::peek_host(state).ok_or_else(|| damaged("repo state", did))?;
+            match keyspaces.repos.get(did).map_err(did_not("read a repo"))? {
+                None => {
+                    added += 1;
+                    *moved.entry(host).or_default() += 1;
+                }
+                Some(before) => {
+                    let host_before = value::peek_host(&before).ok_or_else(|| damaged("repo state", did))?;
+                    if host_before != host {
+                        *moved.entry(host).or_default() += 1;
+                        departed.push(before.clone());
+                    }
+                }
+            }
+            batch.insert(&keyspaces.repos, *did, *state);
+        }
+        for before in &departed {
+            *moved.entry(value::peek_host(before).expect("read above")).or_default() -= 1;
+        }
+        for (host, by) in moved {
+            let count = keyspaces.count_of(host)?.saturating_add_signed(by);
+            batch.insert(&keyspaces.counts, host, count.to_le_bytes());
+        }
+        let repo_count = self.repo_count() + added;
+        batch.insert(&keyspaces.meta, keys::REPO_COUNT, repo_count.to_le_bytes());
+        batch.insert(&keyspaces.meta, keys::WATERMARK, watermark.0.to_le_bytes());
+        batch.commit().map_err(may_have("apply states"))?;
+        self.0.repo_count.store(repo_count, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Keyspaces {
+    fn meta_u64(&self, key: &str) -> Result<Option<u64>, fjall::Error> {
+        Ok(self.meta.get(key)?.and_then(|bytes| value::read_u64(&bytes)))
+    }
+
+    fn count_of(&self, host: &[u8]) -> Result<u64, Error> {
+        let count = self.counts.get(host).map_err(did_not("read a count"))?;
+        count.map_or(Ok(0), |bytes| value::read_u64(&bytes).ok_or_else(|| damaged("count", host)))
+    }
+}
+
+/// An error of a call that changed nothing.
+fn did_not(what: &'static str) -> impl FnOnce(fjall::Error) -> Error {
+    move |source| Error::Determinate { what, source: source.into() }
+}
+
+/// An error of a call that may have changed something.
+fn may_have(what: &'static str) -> impl FnOnce(fjall::Error) -> Error {
+    move |source| Error::Indeterminate { what, source: source.into() }
+}
+
+fn damaged(what: &str, key: &[u8]) -> Error {
+    let key = String::from_utf8_lossy(key);
+    Error::Damaged { what: format!("the {what} of {key}; `mainstem repair` can rebuild the state store from the log") }
+}
+
+/// Runs a call that may touch the disk off the async threads.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(answer) => answer,
+        Err(panic) => Err(Error::Indeterminate { what: "run a blocking call", source: panic.into() }),
+    }
+}

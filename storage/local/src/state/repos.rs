@@ -1,0 +1,49 @@
+//! The view that others have of Repos.
+
+use std::ops::Bound;
+
+use async_trait::async_trait;
+use atproto::syntax::{Did, HostName};
+use storage::{
+    error::Error,
+    repos::{RepoState, Repos},
+};
+
+use super::{State, blocking, damaged, did_not, value};
+
+#[async_trait]
+impl Repos for State {
+    /// Not on a thread of its own: the validator asks for every event, and nearly always the answer is in memory.
+    async fn get(&self, did: &Did) -> Result<Option<RepoState>, Error> {
+        let Some(bytes) = self.keyspaces()?.repos.get(did.as_str()).map_err(did_not("read a repo"))? else {
+            return Ok(None);
+        };
+        let state = value::read_repo(&bytes).ok_or_else(|| damaged("repo state", did.as_str().as_bytes()))?;
+        Ok(Some(state))
+    }
+
+    async fn list(&self, after: Option<&Did>, limit: usize) -> Result<Vec<(Did, RepoState)>, Error> {
+        let keyspaces = self.keyspaces()?;
+        let start = after.map_or(Bound::Unbounded, |did| Bound::Excluded(did.as_str().to_owned()));
+        blocking(move || {
+            let page = keyspaces.repos.range::<String, _>((start, Bound::Unbounded)).take(limit);
+            page.map(|entry| {
+                let (key, bytes) = entry.into_inner().map_err(did_not("list repos"))?;
+                let did = std::str::from_utf8(&key).ok().and_then(|text| Did::parse(text).ok());
+                let state = value::read_repo(&bytes);
+                did.zip(state).ok_or_else(|| damaged("repo state", &key))
+            })
+            .collect()
+        })
+        .await
+    }
+
+    async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
+        self.keyspaces()?.count_of(host.as_str().as_bytes())
+    }
+
+    async fn count(&self) -> Result<u64, Error> {
+        self.keyspaces()?;
+        Ok(self.repo_count())
+    }
+}
