@@ -1,7 +1,15 @@
 //! From raw frames to accepted events: the judge.
 //!
 //! `rules` and `verdict` are pure: a decoded event, what is known of its account, and the time go in, a verdict comes
-//! out. `pipeline` takes lanes from the intake through the rules into the log; `identity` knows who an account is.
+//! out. `docket` is a lane's order of business, pure too. `pipeline` takes lanes from the intake through both into the log;
+//! `identity` knows who an account is; `status` asks hosts how their accounts are.
 
+pub mod docket;
+pub mod identity;
+mod metrics;
+pub mod pipeline;
 pub mod rules;
+pub mod status;
 pub mod verdict;
+
+pub use pipeline::{Config, Error, Parts, Validator};

@@ -1,12 +1,13 @@
 //! The checks of the protocol, in its order of precedence, as pure functions.
 //!
 //! `commit`, `sync`, `identity` and `account` each judge one kind of event; `ops` is the form of a commit's ops, `signed`
-//! the signed commit that `#commit` and `#sync` carry. What comes before an event (frames, seqs of a connection) and a
-//! definite absence of an identity is judged elsewhere.
+//! the signed commit that `#commit` and `#sync` carry; `absent` judges where the account certainly has no identity. What
+//! comes before an event (frames, seqs of a connection) is judged elsewhere.
 //!
 //! What must hold: the reason given is that of the first failing row of the table, whichever order the checks run in;
 //! cheap checks run before dear ones where that keeps the reason the same.
 
+mod absent;
 mod account;
 mod commit;
 mod identity;
@@ -18,6 +19,19 @@ use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::Hos
 use storage::repos::{AccountStatus, Head, RepoState};
 
 use crate::verdict::{Accept, Reason, Verdict};
+
+pub use absent::judge_absent;
+
+/// Where an event came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The host whose socket it came from.
+    pub host: &'a HostName,
+    /// That host's epoch.
+    pub host_epoch: u32,
+    /// The host's seq of it.
+    pub upstream_seq: u64,
+}
 
 /// What an event is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +54,7 @@ pub struct Context<'a> {
     pub status_is_fresh: bool,
 }
 
-/// Judges one event. The identity has been resolved: a definite absence of one is refused before.
+/// Judges one event of an account whose identity is known; the others are for [`judge_absent`].
 pub fn judge(event: &Event<'_>, context: &Context<'_>) -> Verdict {
     if context.is_repeat() {
         return Verdict::Repeat;

@@ -1,0 +1,437 @@
+//! The docket: what one lane has to judge, in which order, and how far it has come.
+//!
+//! It owns the frames that were pulled and are not settled, the repos' states that the log does not hold yet, and the
+//! lane's low-water mark. It owns no clock, socket or store: what it can't know it asks for ([`Ask`]), and whoever asks
+//! it to go on has brought the answer.
+//!
+//! ```text
+//!   take(frame) ──▶ all known? ──yes──▶ judge ──▶ accepted ──▶ batch ──▶ being appended ──▶ settled ─┐
+//!                      │no                └─────▶ repeat, refused ──────────────────────▶ settled ─┴▶ low-water mark
+//!                      ▼
+//!                   parked, with all that follow of its account from that host, until answer()
+//! ```
+//!
+//! What must hold:
+//! 1. frames of one account from one host are judged in the order in which they were taken; others overtake them freely;
+//! 2. each frame is settled once: accepted and durable, a repeat, or refused;
+//! 3. the low-water mark never passes a frame that is parked, or accepted and not durable;
+//! 4. a frame is judged by the state that the last accepted one of its account left, durable or not.
+//!
+//! Frames are parked by account *and* host because anybody can send events of any account: a host that is not the
+//! account's must not be able to hold up the one that is.
+
+mod parked;
+mod progress;
+mod states;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+};
+
+use atproto::{
+    event::Kind,
+    syntax::{Did, HostName},
+};
+use storage::{
+    intake::{Position, RawFrame, Taken},
+    log::Accepted,
+    repos::{AccountStatus, RepoState},
+};
+
+use self::{
+    parked::{Case, Grounds, Parked},
+    progress::Progress,
+    states::{States, Statuses},
+};
+use crate::{
+    identity::{Identity, Want},
+    verdict::{Accept, Reason, Verdict},
+};
+
+/// Bounds of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Parked bytes of one account from one host; past it the lane takes no more.
+    pub account_bytes_max: usize,
+    /// Parked bytes of the lane; past it the lane takes no more.
+    pub lane_bytes_max: usize,
+    /// Accepted bytes that wait to be handed to the log; past it the lane takes no more.
+    pub batch_bytes_max: usize,
+    /// Bytes of repo states remembered beside those the log does not hold yet.
+    pub states_bytes_max: u64,
+    /// How long the directory's replicas may lag. An identity counts as fresh for a frame when it was fetched this long
+    /// after the frame came, so that a key or host announced a moment ago is not missed.
+    pub replica_lag_micros: u64,
+    /// How long an answer to `getRepoStatus` is not asked for again.
+    pub status_micros: u64,
+}
+
+/// An account, and the host that sends events of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Party {
+    /// The account.
+    pub did: Did,
+    /// The sender.
+    pub host: HostName,
+}
+
+/// Something only the outside knows. Frames wait until [`Docket::answer`] brings it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The repo's state in the store. Asked once at a time for an account.
+    State(Did),
+    /// Who the account is.
+    Identity(Party, Want),
+    /// How the account is at its host.
+    Status(Party),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The stored state; `None` for an unknown repo.
+    State(Did, Option<RepoState>),
+    /// Who the account is.
+    Identity(Party, Identity),
+    /// The status at the host; `None` where the host gave none.
+    Status(Party, Option<AccountStatus>),
+}
+
+/// How a frame was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes into the log.
+    Accepted {
+        /// It does not continue the last state.
+        discontinuous: bool,
+    },
+    /// It had been judged before.
+    Repeat,
+    /// It does not count.
+    Refused(Reason),
+}
+
+/// What a frame is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// Now, microseconds since the Unix epoch.
+    pub now_micros: u64,
+    /// The repo's state before it.
+    pub state: Option<&'a RepoState>,
+    /// Who the account is.
+    pub identity: &'a Identity,
+    /// Whether no newer identity could say otherwise.
+    pub identity_is_fresh: bool,
+    /// Whether the state's `upstream` was asked of the host just now.
+    pub status_is_fresh: bool,
+}
+
+/// Who decides, and who hears of it.
+pub trait Judge {
+    /// What is known of an account without waiting.
+    fn identity(&mut self, did: &Did) -> Option<Identity>;
+
+    /// Judges a frame.
+    fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict;
+
+    /// A frame has been settled (an accepted one is on its way into the log).
+    fn settled(&mut self, frame: &RawFrame, outcome: Outcome);
+}
+
+/// See the module's documentation.
+pub struct Docket {
+    limits: Limits,
+    states: States,
+    statuses: Statuses,
+    parked: Parked,
+    /// Who waits for an account's stored state.
+    loading: HashMap<Did, Vec<Party>>,
+    asks: VecDeque<Ask>,
+    progress: Progress,
+    batch: Vec<Accepted>,
+    batch_positions: Vec<Position>,
+    batch_bytes: usize,
+    appending: VecDeque<Appending>,
+}
+
+/// A batch that was handed out.
+struct Appending {
+    positions: Vec<Position>,
+    dids: Vec<Did>,
+}
+
+/// How far a frame came.
+enum Step {
+    Settled,
+    Wait(Need),
+}
+
+/// What a frame can't be judged without.
+enum Need {
+    State,
+    Identity(Want),
+    Status,
+}
+
+// === impl Docket ===
+
+impl Docket {
+    /// An empty docket.
+    pub fn new(limits: Limits) -> Docket {
+        Docket {
+            limits,
+            states: States::new(limits.states_bytes_max),
+            statuses: Statuses::new(limits.status_micros),
+            parked: Parked::new(limits.account_bytes_max),
+            loading: HashMap::new(),
+            asks: VecDeque::new(),
+            progress: Progress::default(),
+            batch: Vec::new(),
+            batch_positions: Vec::new(),
+            batch_bytes: 0,
+            appending: VecDeque::new(),
+        }
+    }
+
+    /// Whether it should be given no more until something is answered or handed to the log.
+    pub fn is_full(&self) -> bool {
+        self.parked.bytes() >= self.limits.lane_bytes_max
+            || self.parked.has_full_case()
+            || self.batch_bytes >= self.limits.batch_bytes_max
+    }
+
+    /// Bytes parked, with a share for each frame's keeping.
+    pub fn parked_bytes(&self) -> usize {
+        self.parked.bytes()
+    }
+
+    /// How many parties wait.
+    pub fn parked_parties(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// A frame from the intake, positions rising.
+    pub fn take(&mut self, taken: Taken, now_micros: u64, judge: &mut impl Judge) {
+        self.progress.open(taken.position);
+        let Some(taken) = self.parked.join(taken) else { return };
+        let mut case = Case::new();
+        if let Step::Wait(need) = self.proceed(&taken, &mut case.grounds, now_micros, judge) {
+            let party = Party::of(&taken.frame);
+            case.push(taken);
+            self.wait(party, case, need);
+        }
+    }
+
+    /// An answer to an ask: judges the frames that waited for it until they are done or have to ask again. An answer
+    /// that nobody waits for is dropped.
+    pub fn answer(&mut self, answer: Answer, now_micros: u64, judge: &mut impl Judge) {
+        match answer {
+            Answer::State(did, state) => {
+                let Some(parties) = self.loading.remove(&did) else { return };
+                self.states.learn(&did, state, parties.len());
+                for party in parties {
+                    if let Some(mut case) = self.parked.remove(&party) {
+                        case.holds_state = true;
+                        self.resume(party, case, now_micros, judge);
+                    }
+                }
+            }
+            Answer::Identity(party, identity) => {
+                if let Some(mut case) = self.parked.remove(&party) {
+                    case.grounds.identity = Some(identity);
+                    self.resume(party, case, now_micros, judge);
+                }
+            }
+            Answer::Status(party, status) => {
+                self.statuses.note(&party, status, now_micros);
+                if let Some(mut case) = self.parked.remove(&party) {
+                    case.grounds.status = Some(status);
+                    self.resume(party, case, now_micros, judge);
+                }
+            }
+        }
+    }
+
+    /// The next thing to ask, if there is any. Each ask is given once, and at most one waits for each party (and one
+    /// [`Ask::State`] for each account).
+    pub fn next_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// Bytes accepted and not yet handed out.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    /// Hands out what was accepted since the last time. Batches are to be appended in the order in which they were
+    /// handed out, and [`Docket::appended`] called once for each, in that order.
+    pub fn next_batch(&mut self) -> Option<Vec<Accepted>> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        self.batch_bytes = 0;
+        let events = mem::take(&mut self.batch);
+        let positions = mem::take(&mut self.batch_positions);
+        self.appending.push_back(Appending { positions, dids: events.iter().map(|event| event.did.clone()).collect() });
+        Some(events)
+    }
+
+    /// The oldest batch that was handed out is durable.
+    pub fn appended(&mut self) {
+        let Some(done) = self.appending.pop_front() else { return };
+        for position in done.positions {
+            self.progress.close(position);
+        }
+        for did in done.dids {
+            self.states.release(&did);
+        }
+    }
+
+    /// The low-water mark, if it has moved since it was last asked for: all frames up to it are settled, and durable
+    /// where they were accepted.
+    pub fn covered(&mut self) -> Option<Position> {
+        self.progress.moved()
+    }
+
+    /// Judges a case's frames until they are done or have to ask again.
+    fn resume(&mut self, party: Party, mut case: Case, now_micros: u64, judge: &mut impl Judge) {
+        while let Some((front, grounds)) = case.front() {
+            match self.proceed(front, grounds, now_micros, judge) {
+                Step::Settled => case.pop(),
+                Step::Wait(need) => return self.wait(party, case, need),
+            }
+        }
+        if case.holds_state {
+            self.states.release(&party.did);
+        }
+    }
+
+    /// Parks a case and asks what it needs.
+    fn wait(&mut self, party: Party, mut case: Case, need: Need) {
+        // From here to its end a case keeps its account's state: were it forgotten in between, it would be loaded anew
+        // for each frame that waits.
+        if !case.holds_state {
+            case.holds_state = self.states.hold(&party.did);
+        }
+        match need {
+            Need::State => {
+                let waiting = self.loading.entry(party.did.clone()).or_default();
+                if waiting.is_empty() {
+                    self.asks.push_back(Ask::State(party.did.clone()));
+                }
+                waiting.push(party.clone());
+            }
+            Need::Identity(want) => self.asks.push_back(Ask::Identity(party.clone(), want)),
+            Need::Status => self.asks.push_back(Ask::Status(party.clone())),
+        }
+        self.parked.insert(party, case);
+    }
+
+    /// Goes as far with a frame as what is known allows.
+    fn proceed(&mut self, taken: &Taken, grounds: &mut Grounds, now_micros: u64, judge: &mut impl Judge) -> Step {
+        let frame = &taken.frame;
+        let Some(state) = self.states.get(&frame.did) else { return Step::Wait(Need::State) };
+        if state.is_some_and(|state| is_repeat(state, frame)) {
+            return self.settle(taken, Outcome::Repeat, judge);
+        }
+
+        // What was fetched for this frame, else what was known.
+        let known = grounds.identity.clone().or_else(|| judge.identity(&frame.did));
+        let announces = frame.kind == Kind::Identity && !grounds.announced;
+        let identity = match known {
+            Some(identity) if !announces || identity.fetched_at_micros >= frame.received_at_micros => identity,
+            Some(_) | None if announces => {
+                grounds.announced = true;
+                return Step::Wait(Need::Identity(Want::Announced { at_micros: frame.received_at_micros }));
+            }
+            Some(_) | None => return Step::Wait(Need::Identity(Want::Any)),
+        };
+
+        let asked = grounds.status.or_else(|| self.recent_status(state, frame, now_micros));
+        let overlaid = match (state, asked) {
+            (Some(state), Some(Some(upstream))) => Some(RepoState { upstream, ..state.clone() }),
+            (Some(_) | None, _) => None,
+        };
+        let received = frame.received_at_micros.min(now_micros);
+        let fresh_from = received.saturating_add(self.limits.replica_lag_micros);
+        let evidence = Evidence {
+            now_micros,
+            state: overlaid.as_ref().or(state),
+            identity: &identity,
+            identity_is_fresh: identity.fetched_at_micros >= fresh_from,
+            status_is_fresh: asked.is_some(),
+        };
+        let (identity_is_fresh, status_is_fresh) = (evidence.identity_is_fresh, evidence.status_is_fresh);
+        match judge.judge(frame, &evidence) {
+            Verdict::Accept(Accept { state, discontinuous }) => {
+                self.accept(taken, state);
+                judge.settled(frame, Outcome::Accepted { discontinuous });
+                Step::Settled
+            }
+            Verdict::Repeat => self.settle(taken, Outcome::Repeat, judge),
+            Verdict::Refuse(reason) => self.settle(taken, Outcome::Refused(reason), judge),
+            Verdict::RefreshIdentity(reason) if identity_is_fresh => {
+                self.settle(taken, Outcome::Refused(reason), judge)
+            }
+            // First what the directory says at once: nearly always it is right. Only if that changes nothing is it
+            // given the time that its replicas may need.
+            Verdict::RefreshIdentity(_) => {
+                let at_micros = if identity.fetched_at_micros < received { received } else { fresh_from };
+                Step::Wait(Need::Identity(Want::Since { at_micros }))
+            }
+            Verdict::AskStatus if status_is_fresh => {
+                self.settle(taken, Outcome::Refused(Reason::AccountInactive), judge)
+            }
+            Verdict::AskStatus => Step::Wait(Need::Status),
+        }
+    }
+
+    /// What the host said of the account not long ago, where that matters.
+    fn recent_status(
+        &self,
+        state: Option<&RepoState>,
+        frame: &RawFrame,
+        now_micros: u64,
+    ) -> Option<Option<AccountStatus>> {
+        if self.statuses.is_empty() || state.is_none_or(|state| state.upstream.is_active()) {
+            return None;
+        }
+        self.statuses.recent(&Party::of(frame), now_micros)
+    }
+
+    fn accept(&mut self, taken: &Taken, state: RepoState) {
+        let frame = &taken.frame;
+        self.states.set(&frame.did, state.clone());
+        self.batch_bytes += frame.bytes.len();
+        self.batch_positions.push(taken.position);
+        self.batch.push(Accepted {
+            did: frame.did.clone(),
+            state,
+            frame: frame.bytes.clone(),
+            seq_slot: frame.seq_slot,
+        });
+    }
+
+    fn settle(&mut self, taken: &Taken, outcome: Outcome, judge: &mut impl Judge) -> Step {
+        self.progress.close(taken.position);
+        judge.settled(&taken.frame, outcome);
+        Step::Settled
+    }
+}
+
+// === impl Party ===
+
+impl Party {
+    fn of(frame: &RawFrame) -> Party {
+        Party { did: frame.did.clone(), host: frame.host.clone() }
+    }
+}
+
+/// Whether a frame was taken into the state before: sent again after a reconnect or a restart.
+fn is_repeat(state: &RepoState, frame: &RawFrame) -> bool {
+    state.host == frame.host && state.host_epoch == frame.host_epoch && state.upstream_seq >= frame.upstream_seq
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+use std::sync::Arc;
+
+use atproto::{did_doc::DidDocument, frame::SeqSlot};
+use bytes::Bytes;
+use proptest::{prelude::*, sample::Index};
+use storage::intake::Receipts;
+
+use super::*;
+use crate::identity::Absence;
+
+const LAG: u64 = 1_000;
+
+/// What the rules would say of a frame, by what it is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Good,
+    Bad,
+    /// Refused unless the identity is fresh; then good.
+    NeedsNewIdentity,
+    /// Refused by an old identity, and by a fresh one.
+    BadByIdentity,
+    /// The host has to be asked; it says active.
+    NeedsStatus,
+    /// The host has to be asked; it says deactivated.
+    Inactive,
+}
+
+#[derive(Clone, Debug)]
+struct Script {
+    did: usize,
+    host: usize,
+    nature: Nature,
+    kind: Kind,
+    bytes: usize,
+    /// Sent twice: the second must be a repeat if the first was accepted.
+    again: bool,
+}
+
+struct NoReceipts;
+
+impl Receipts for NoReceipts {
+    fn taken(&self, _upstream_seq: u64) {}
+}
+
+fn did(n: usize) -> Did {
+    Did::parse(&format!("did:plc:{n:024}")).unwrap()
+}
+
+fn host(n: usize) -> HostName {
+    HostName::parse(&format!("h{n}.example.com")).unwrap()
+}
+
+fn document(did: &Did) -> Arc<DidDocument> {
+    Arc::new(DidDocument { did: did.clone(), signing_key: None, pds: None, handle: None })
+}
+
+fn state(frame: &RawFrame) -> RepoState {
+    RepoState {
+        host: frame.host.clone(),
+        host_epoch: frame.host_epoch,
+        upstream_seq: frame.upstream_seq,
+        head: None,
+        upstream: AccountStatus::Deactivated,
+        taken_down: false,
+    }
+}
+
+fn frame(script: &Script, seq: u64, received_at_micros: u64) -> RawFrame {
+    RawFrame {
+        host: host(script.host),
+        host_epoch: 0,
+        upstream_seq: seq,
+        received_at_micros,
+        did: did(script.did),
+        kind: script.kind,
+        seq_slot: SeqSlot { start: 0, end: 1 },
+        bytes: Bytes::from(vec![0; script.bytes]),
+        receipts: Arc::new(NoReceipts),
+    }
+}
+
+/// A judge that follows the script and checks what it is given.
+struct Scripted {
+    natures: HashMap<u64, Nature>,
+    cached: HashMap<Did, Identity>,
+    /// The state that the last accepted frame left.
+    model: HashMap<Did, RepoState>,
+    settled: Vec<(Party, u64, Outcome)>,
+}
+
+impl Judge for Scripted {
+    fn identity(&mut self, did: &Did) -> Option<Identity> {
+        self.cached.get(did).cloned()
+    }
+
+    fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
+        let seen = evidence.state.map(|state| state.upstream_seq);
+        assert_eq!(seen, self.model.get(&frame.did).map(|state| state.upstream_seq), "judged by an old state");
+        if frame.kind == Kind::Identity {
+            assert!(evidence.identity.fetched_at_micros >= frame.received_at_micros, "not refreshed");
+        }
+        let good = Verdict::Accept(Accept { state: state(frame), discontinuous: false });
+        match self.natures[&frame.upstream_seq] {
+            Nature::Good => good,
+            Nature::Bad => Verdict::Refuse(Reason::BadCar),
+            Nature::NeedsNewIdentity if evidence.identity_is_fresh => good,
+            Nature::NeedsNewIdentity => Verdict::RefreshIdentity(Reason::WrongHost),
+            Nature::BadByIdentity if evidence.identity_is_fresh => Verdict::Refuse(Reason::BadSignature),
+            Nature::BadByIdentity => Verdict::RefreshIdentity(Reason::BadSignature),
+            Nature::NeedsStatus | Nature::Inactive if !evidence.status_is_fresh => Verdict::AskStatus,
+            // Without a state there is nothing that the answer could change.
+            Nature::NeedsStatus if evidence.state.is_none_or(|state| state.upstream == AccountStatus::Active) => good,
+            Nature::NeedsStatus | Nature::Inactive => Verdict::Refuse(Reason::AccountInactive),
+        }
+    }
+
+    fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
+        if let Outcome::Accepted { .. } = outcome {
+            self.model.insert(frame.did.clone(), state(frame));
+        }
+        self.settled.push((Party::of(frame), frame.upstream_seq, outcome));
+    }
+}
+
+/// The outside: what is asked and not answered, what is appended and not durable.
+struct World {
+    docket: Docket,
+    judge: Scripted,
+    now: u64,
+    asks: Vec<(Ask, Option<RepoState>)>,
+    appends: VecDeque<Vec<Accepted>>,
+    store: HashMap<Did, RepoState>,
+    log: Vec<Accepted>,
+    taken: Vec<(Position, Party, u64)>,
+    covered: Option<Position>,
+}
+
+impl World {
+    fn new(limits: Limits) -> World {
+        World {
+            docket: Docket::new(limits),
+            judge: Scripted {
+                natures: HashMap::new(),
+                cached: HashMap::new(),
+                model: HashMap::new(),
+                settled: Vec::new(),
+            },
+            now: 1_000_000,
+            asks: Vec::new(),
+            appends: VecDeque::new(),
+            store: HashMap::new(),
+            log: Vec::new(),
+            taken: Vec::new(),
+            covered: None,
+        }
+    }
+
+    fn take(&mut self, script: &Script, seq: u64) {
+        self.judge.natures.insert(seq, script.nature);
+        let frame = frame(script, seq, self.now);
+        let position = Position(self.taken.len() as u64 * 3 + 1);
+        self.taken.push((position, Party::of(&frame), seq));
+        self.docket.take(Taken { position, frame }, self.now, &mut self.judge);
+        self.after();
+    }
+
+    /// Answers one ask. What a store says may be as old as the question.
+    fn answer(&mut self, at: usize, read_late: bool) {
+        let (ask, early) = self.asks.remove(at);
+        let answer = match ask {
+            Ask::State(did) => {
+                let state = if read_late { self.store.get(&did).cloned() } else { early };
+                Answer::State(did, state)
+            }
+            Ask::Identity(party, want) => {
+                let fetched_at_micros = match want {
+                    Want::Any => self.now,
+                    Want::Announced { at_micros } | Want::Since { at_micros } => self.now.max(at_micros),
+                };
+                self.now = fetched_at_micros;
+                let identity = Identity { known: Ok(document(&party.did)), fetched_at_micros };
+                if read_late {
+                    self.judge.cached.insert(party.did.clone(), identity.clone());
+                }
+                Answer::Identity(party, identity)
+            }
+            Ask::Status(party) => {
+                let settled = self.judge.settled.iter().filter(|(by, ..)| *by == party).count();
+                let front = self.taken.iter().filter(|(_, of, _)| *of == party).nth(settled);
+                let active = self.judge.natures[&front.unwrap().2] == Nature::NeedsStatus;
+                let status = if active { AccountStatus::Active } else { AccountStatus::Deactivated };
+                Answer::Status(party, Some(status))
+            }
+        };
+        self.docket.answer(answer, self.now, &mut self.judge);
+        self.after();
+    }
+
+    fn hand_out(&mut self) {
+        if let Some(batch) = self.docket.next_batch() {
+            self.appends.push_back(batch);
+        }
+        self.after();
+    }
+
+    fn make_durable(&mut self) {
+        if let Some(batch) = self.appends.pop_front() {
+            for event in &batch {
+                self.store.insert(event.did.clone(), event.state.clone());
+            }
+            self.log.extend(batch);
+            self.docket.appended();
+        }
+        self.after();
+    }
+
+    /// Collects asks, and checks what must hold at all times.
+    fn after(&mut self) {
+        while let Some(ask) = self.docket.next_ask() {
+            assert!(self.asks.iter().all(|(open, _)| *open != ask), "asked twice: {ask:?}");
+            let early = match &ask {
+                Ask::State(did) => self.store.get(did).cloned(),
+                Ask::Identity(..) | Ask::Status(_) => None,
+            };
+            self.asks.push((ask, early));
+        }
+        if let Some(position) = self.docket.covered() {
+            assert!(Some(position) > self.covered, "the mark went back");
+            self.covered = Some(position);
+        }
+        for (position, party, seq) in &self.taken {
+            if self.covered.is_none_or(|covered| *position > covered) {
+                continue;
+            }
+            let (_, _, outcome) =
+                self.judge.settled.iter().find(|(by, done, _)| by == party && done == seq).expect("covered unjudged");
+            if let Outcome::Accepted { .. } = outcome {
+                assert!(self.log.iter().any(|event| event.state.upstream_seq == *seq), "covered and not durable");
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        while !self.asks.is_empty() {
+            self.answer(0, true);
+        }
+        self.hand_out();
+        while !self.appends.is_empty() {
+            self.make_durable();
+        }
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        account_bytes_max: 1 << 20,
+        lane_bytes_max: 1 << 20,
+        batch_bytes_max: 1 << 20,
+        states_bytes_max: 1 << 20,
+        replica_lag_micros: LAG,
+        status_micros: 0,
+    }
+}
+
+fn scripts() -> impl Strategy<Value = Vec<Script>> {
+    let nature = prop_oneof![
+        4 => Just(Nature::Good),
+        1 => Just(Nature::Bad),
+        1 => Just(Nature::NeedsNewIdentity),
+        1 => Just(Nature::BadByIdentity),
+        1 => Just(Nature::NeedsStatus),
+        1 => Just(Nature::Inactive),
+    ];
+    let kind = prop_oneof![3 => Just(Kind::Commit), 1 => Just(Kind::Identity)];
+    let script = (0..3usize, 0..2usize, nature, kind, 1..50usize, any::<bool>()).prop_map(
+        |(did, host, nature, kind, bytes, again)| {
+            // The second host is nobody's: nothing from it is accepted.
+            let nature = match nature {
+                Nature::Good | Nature::NeedsNewIdentity if host == 1 => Nature::BadByIdentity,
+                Nature::NeedsStatus if host == 1 => Nature::Inactive,
+                nature => nature,
+            };
+            Script { did, host, nature, kind, bytes, again }
+        },
+    );
+    prop::collection::vec(script, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever answers come in whatever order: each frame is settled once, in its party's order, and covered only when
+    /// durable (checked in `World::after`).
+    #[test]
+    fn every_interleaving_settles_all_in_order(
+        scripts in scripts(),
+        moves in prop::collection::vec((0..4u8, any::<Index>(), any::<bool>()), 0..200),
+        states_bytes_max in prop_oneof![Just(0u64), Just(400), Just(1 << 20)],
+    ) {
+        let mut world = World::new(Limits { states_bytes_max, ..limits() });
+        let mut frames: VecDeque<(Script, u64)> = VecDeque::new();
+        for (n, script) in scripts.into_iter().enumerate() {
+            frames.push_back((script.clone(), n as u64 + 1));
+            if script.again {
+                frames.push_back((script, n as u64 + 1));
+            }
+        }
+        for (what, which, flag) in moves {
+            world.now += 10;
+            match what {
+                0 | 1 => if let Some((script, seq)) = frames.pop_front() {
+                    world.take(&script, seq);
+                },
+                2 if !world.asks.is_empty() => {
+                    let at = which.index(world.asks.len());
+                    world.answer(at, flag);
+                }
+                2 => world.hand_out(),
+                _ => if flag { world.hand_out() } else { world.make_durable() },
+            }
+        }
+        for (script, seq) in frames {
+            world.take(&script, seq);
+        }
+        world.finish();
+
+        prop_assert_eq!(world.judge.settled.len(), world.taken.len());
+        prop_assert_eq!(world.covered, world.taken.last().map(|(position, ..)| *position));
+        prop_assert_eq!(world.docket.parked_bytes(), 0);
+        prop_assert_eq!(world.docket.parked_parties(), 0);
+        prop_assert_eq!(&world.store, &world.judge.model);
+        for (_, party, _) in &world.taken {
+            let taken: Vec<u64> = world.taken.iter().filter(|(_, of, _)| of == party).map(|(.., seq)| *seq).collect();
+            let settled: Vec<u64> =
+                world.judge.settled.iter().filter(|(of, ..)| of == party).map(|(_, seq, _)| *seq).collect();
+            prop_assert_eq!(taken, settled);
+        }
+        let accepted: Vec<u64> = world.judge.settled.iter()
+            .filter(|(.., outcome)| matches!(outcome, Outcome::Accepted { .. })).map(|(_, seq, _)| *seq).collect();
+        let logged: Vec<u64> = world.log.iter().map(|event| event.state.upstream_seq).collect();
+        prop_assert_eq!(&accepted, &logged);
+        let mut once = accepted.clone();
+        once.sort_unstable();
+        once.dedup();
+        prop_assert_eq!(once.len(), accepted.len(), "accepted twice");
+    }
+}
+
+fn good(did: usize, host: usize) -> Script {
+    Script { did, host, nature: Nature::Good, kind: Kind::Commit, bytes: 100, again: false }
+}
+
+#[test]
+fn others_overtake_a_parked_account_but_the_mark_waits_for_it() {
+    let mut world = World::new(limits());
+    world.take(&good(0, 0), 1);
+    world.take(&good(0, 0), 2);
+    world.take(&good(1, 0), 3);
+    assert_eq!(world.asks.len(), 2);
+    world.answer(1, true);
+    world.answer(1, true);
+    world.hand_out();
+    world.make_durable();
+    assert_eq!(world.log.len(), 1, "the second account is through");
+    assert_eq!(world.covered, None);
+    world.finish();
+    assert_eq!(world.log.iter().map(|event| event.state.upstream_seq).collect::<Vec<_>>(), [3, 1, 2]);
+    assert_eq!(world.covered, Some(Position(7)));
+}
+
+#[test]
+fn a_foreign_host_does_not_hold_up_the_account() {
+    let mut world = World::new(limits());
+    let identity = Identity { known: Ok(document(&did(0))), fetched_at_micros: 0 };
+    world.judge.cached.insert(did(0), identity);
+    world.take(&Script { nature: Nature::BadByIdentity, ..good(0, 1) }, 1);
+    world.answer(0, true);
+    assert!(matches!(world.asks[0].0, Ask::Identity(_, Want::Since { .. })));
+    world.take(&good(0, 0), 2);
+    assert_eq!(world.docket.batch_bytes(), 100, "judged though the other host's frame waits");
+    world.finish();
+    assert_eq!(world.log.len(), 1);
+}
+
+#[test]
+fn asks_twice_at_most_before_it_refuses_for_an_identity() {
+    let mut world = World::new(limits());
+    world.judge.cached.insert(did(0), Identity { known: Err(Absence::NotFound), fetched_at_micros: 5 });
+    let received = world.now;
+    world.take(&Script { nature: Nature::BadByIdentity, ..good(0, 0) }, 1);
+    world.answer(0, true);
+    let party = Party { did: did(0), host: host(0) };
+    assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Since { at_micros: received }));
+    world.answer(0, true);
+    assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Since { at_micros: received + LAG }));
+    world.answer(0, true);
+    assert_eq!(world.judge.settled, [(party, 1, Outcome::Refused(Reason::BadSignature))]);
+}
+
+#[test]
+fn a_frame_read_long_ago_asks_once() {
+    let mut world = World::new(limits());
+    world.judge.cached.insert(did(0), Identity { known: Err(Absence::NotFound), fetched_at_micros: 5 });
+    world.take(&Script { nature: Nature::BadByIdentity, ..good(0, 0) }, 1);
+    world.now += LAG;
+    world.answer(0, true);
+    world.answer(0, true);
+    assert_eq!(world.judge.settled.len(), 1);
+}
+
+#[test]
+fn a_host_that_said_inactive_is_not_asked_again_for_a_while() {
+    let mut world = World::new(Limits { status_micros: 1_000, ..limits() });
+    world.judge.cached.insert(did(0), Identity { known: Ok(document(&did(0))), fetched_at_micros: 0 });
+    world.take(&good(0, 0), 1);
+    world.answer(0, true);
+    for seq in 2..5 {
+        world.take(&Script { nature: Nature::Inactive, ..good(0, 0) }, seq);
+        if seq == 2 {
+            assert_eq!(world.asks.len(), 1);
+            world.answer(0, true);
+        }
+        assert_eq!(world.asks.len(), 0);
+    }
+    world.now += 1_000;
+    world.take(&Script { nature: Nature::Inactive, ..good(0, 0) }, 5);
+    assert_eq!(world.asks.len(), 1);
+}
+
+#[test]
+fn is_full_past_each_bound_and_not_after() {
+    let bounds = [
+        Limits { account_bytes_max: 1_200, ..limits() },
+        Limits { lane_bytes_max: 1_200, ..limits() },
+        Limits { batch_bytes_max: 150, ..limits() },
+    ];
+    for limits in bounds {
+        let mut world = World::new(limits);
+        world.take(&good(0, 0), 1);
+        assert!(!world.docket.is_full());
+        world.take(&good(0, 0), 2);
+        if limits.batch_bytes_max == 150 {
+            world.answer(0, true);
+            world.answer(0, true);
+        }
+        assert!(world.docket.is_full(), "{limits:?}");
+        world.finish();
+        assert!(!world.docket.is_full());
+    }
+}

@@ -1,0 +1,368 @@
+//! Takes lanes from the intake through the rules into the log.
+//!
+//! A lane's decisions are its [`Docket`]'s; here are its questions to the outside, its appends and its end. A lane goes
+//! on judging while earlier batches are being appended and while accounts wait for their identities, within bounds;
+//! past them it pulls no more, which is the back-pressure on the intake.
+//!
+//! Judging is computation, so lanes run on threads of their own ([`Validator::run_workers`]) and never delay a socket.
+
+use std::{io, num::NonZeroUsize, sync::Arc, task::Poll, thread, time::Duration};
+
+use atproto::{
+    event::{self, EventError},
+    frame::FrameError,
+    syntax::Did,
+};
+use futures_util::{
+    StreamExt, future,
+    future::BoxFuture,
+    poll,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
+use prometheus::Registry;
+use runtime::{clock::Clock, egress::Egress};
+use storage::{Stores, intake::RawFrame, lane::Lane, log::Accepted, refusal::Refusals};
+use tokio::{sync::oneshot, task::yield_now, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use crate::{
+    docket::{Answer, Ask, Docket, Evidence, Judge, Limits, Outcome},
+    identity::{self, Identity, Resolver},
+    metrics::Metrics,
+    rules::{self, Context, Origin},
+    status::{self, StatusAsker},
+    verdict::{Reason, Verdict},
+};
+
+/// How lanes are judged. Bounds are for each lane.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// About how many bytes are pulled from the intake at once.
+    pub pull_bytes: usize,
+    /// Batches that may be on their way into the log.
+    pub appends_max: NonZeroUsize,
+    /// Bytes accepted and not yet handed to the log, past which the lane stops pulling.
+    pub batch_bytes_max: usize,
+    /// Parked bytes of one account from one host, past which the lane stops pulling.
+    pub account_parked_bytes_max: usize,
+    /// Parked bytes of the lane, past which it stops pulling.
+    pub parked_bytes_max: usize,
+    /// Memory for repo states, all lanes together.
+    pub states_bytes_max: u64,
+    /// How long the directory's replicas may lag; see [`identity::Config::replica_lag`].
+    pub replica_lag: Duration,
+    /// How long a host's word that an account is not active is believed without asking again.
+    pub inactive_for: Duration,
+    /// How hosts are asked for the status of accounts.
+    pub status: status::Config,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            pull_bytes: 256 << 10,
+            appends_max: NonZeroUsize::new(4).expect("4 is not 0"),
+            batch_bytes_max: 4 << 20,
+            account_parked_bytes_max: 8 << 20,
+            parked_bytes_max: 16 << 20,
+            states_bytes_max: 64 << 20,
+            replica_lag: Duration::from_secs(1),
+            inactive_for: Duration::from_secs(60),
+            status: status::Config::default(),
+        }
+    }
+}
+
+/// What the validator works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where frames come from and events go.
+    pub stores: Stores,
+    /// Who accounts are.
+    pub resolver: Resolver,
+    /// For questions to hosts.
+    pub egress: Egress,
+    /// Where refusals are counted.
+    pub refusals: Arc<Refusals>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// Why a lane has ended though nobody asked it to. The process can't go on: what it holds is read again after a start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The intake, the log or the repos failed.
+    #[error("the store failed")]
+    Store(#[from] storage::error::Error),
+    /// Identities can't be resolved any more.
+    #[error(transparent)]
+    Identity(#[from] identity::Closed),
+    /// A thread could not be started.
+    #[error("a worker could not be started")]
+    Start(#[source] io::Error),
+    /// A thread panicked.
+    #[error("a worker panicked")]
+    Panicked,
+}
+
+/// The judge of all lanes. Cheap to clone.
+#[derive(Clone)]
+pub struct Validator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    parts: Parts,
+    statuses: StatusAsker,
+    metrics: Metrics,
+}
+
+// === impl Validator ===
+
+impl Validator {
+    /// Puts the parts together; nothing runs yet.
+    pub fn build(config: Config, parts: Parts, registry: &Registry) -> Result<Validator, prometheus::Error> {
+        let statuses = StatusAsker::new(config.status.clone(), parts.egress.clone());
+        let metrics = Metrics::register(registry)?;
+        Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, metrics }) })
+    }
+
+    /// Judges one lane until shutdown, when it lets the appends under way end and covers them. One caller a lane.
+    pub async fn run_lane(&self, lane: Lane, shutdown: CancellationToken) -> Result<(), Error> {
+        let run = LaneRun::new(&self.shared, lane).run(shutdown);
+        run.instrument(info_span!("lane", lane = lane.0)).await
+    }
+
+    /// Judges all lanes on threads of its own until shutdown. The first lane to fail ends the others.
+    pub async fn run_workers(&self, workers: NonZeroUsize, shutdown: CancellationToken) -> Result<(), Error> {
+        let lanes: Vec<Lane> = self.shared.parts.stores.intake.lanes().all().collect();
+        let workers = workers.get().min(lanes.len());
+        // Dropping this future stops the threads too.
+        let stop = shutdown.child_token();
+        let _stop_all = stop.clone().drop_guard();
+        let mut running = FuturesUnordered::new();
+        for worker in 0..workers {
+            let share: Vec<Lane> = lanes.iter().copied().skip(worker).step_by(workers).collect();
+            let (ended, end) = oneshot::channel();
+            let (validator, stop) = (self.clone(), stop.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+            thread::Builder::new()
+                .name(format!("judge-{worker}"))
+                .spawn(move || {
+                    let lanes = share.into_iter().map(|lane| validator.run_lane(lane, stop.clone()));
+                    let result = runtime.block_on(future::try_join_all(lanes)).map(|_| ());
+                    // Who waited may have gone away; then the result is of no interest.
+                    let _gone = ended.send(result);
+                })
+                .map_err(Error::Start)?;
+            running.push(end);
+        }
+        while let Some(result) = running.next().await {
+            result.unwrap_or(Err(Error::Panicked))?;
+        }
+        Ok(())
+    }
+}
+
+/// One lane under way.
+struct LaneRun<'a> {
+    shared: &'a Shared,
+    lane: Lane,
+    docket: Docket,
+    bench: Bench<'a>,
+    asks: FuturesUnordered<BoxFuture<'a, Result<Answer, Error>>>,
+    appends: FuturesOrdered<BoxFuture<'a, Result<(), storage::error::Error>>>,
+    parked_bytes: i64,
+    parked_parties: i64,
+}
+
+// === impl LaneRun ===
+
+impl<'a> LaneRun<'a> {
+    fn new(shared: &'a Shared, lane: Lane) -> LaneRun<'a> {
+        let config = &shared.config;
+        let lanes = u64::from(shared.parts.stores.intake.lanes().0.get());
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let docket = Docket::new(Limits {
+            account_bytes_max: config.account_parked_bytes_max,
+            lane_bytes_max: config.parked_bytes_max,
+            batch_bytes_max: config.batch_bytes_max,
+            states_bytes_max: config.states_bytes_max / lanes,
+            replica_lag_micros: micros(config.replica_lag),
+            status_micros: micros(config.inactive_for),
+        });
+        LaneRun {
+            shared,
+            lane,
+            docket,
+            bench: Bench { shared },
+            asks: FuturesUnordered::new(),
+            appends: FuturesOrdered::new(),
+            parked_bytes: 0,
+            parked_parties: 0,
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let intake = &*self.shared.parts.stores.intake;
+        let pull_bytes = self.shared.config.pull_bytes;
+        loop {
+            self.hand_on().await?;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(result) = self.appends.next(), if !self.appends.is_empty() => {
+                    result?;
+                    self.docket.appended();
+                }
+                Some(answer) = self.asks.next(), if !self.asks.is_empty() => {
+                    self.docket.answer(answer?, self.shared.parts.clock.now_micros(), &mut self.bench);
+                }
+                pulled = intake.pull(self.lane, pull_bytes), if !self.docket.is_full() => {
+                    let now_micros = self.shared.parts.clock.now_micros();
+                    for taken in pulled? {
+                        self.docket.take(taken, now_micros, &mut self.bench);
+                    }
+                    // The lanes of a thread take turns.
+                    yield_now().await;
+                }
+            }
+        }
+        // What waits for an answer is given up: it was not covered, so it comes again.
+        self.asks.clear();
+        loop {
+            self.hand_on().await?;
+            let Some(result) = self.appends.next().await else { return Ok(()) };
+            result?;
+            self.docket.appended();
+        }
+    }
+
+    /// Hands on what the docket has for the outside.
+    async fn hand_on(&mut self) -> Result<(), Error> {
+        while let Some(ask) = self.docket.next_ask() {
+            self.asks.push(Box::pin(answer(self.shared, ask)));
+        }
+        if self.appends.len() < self.shared.config.appends_max.get()
+            && let Some(batch) = self.docket.next_batch()
+        {
+            self.append(batch).await;
+        }
+        if let Some(position) = self.docket.covered() {
+            self.shared.parts.stores.intake.cover(self.lane, position).await?;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    /// Starts an append. It is polled here, because the log keeps the order of first polls.
+    async fn append(&mut self, batch: Vec<Accepted>) {
+        let mut append: BoxFuture<'a, _> = self.shared.parts.stores.log.append(batch);
+        match poll!(&mut append) {
+            Poll::Ready(result) => self.appends.push_back(Box::pin(future::ready(result))),
+            Poll::Pending => self.appends.push_back(append),
+        }
+    }
+
+    fn measure(&mut self) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (bytes, parties) = (count(self.docket.parked_bytes()), count(self.docket.parked_parties()));
+        self.shared.metrics.parked_bytes.add(bytes - self.parked_bytes);
+        self.shared.metrics.parked_parties.add(parties - self.parked_parties);
+        (self.parked_bytes, self.parked_parties) = (bytes, parties);
+    }
+}
+
+impl Drop for LaneRun<'_> {
+    fn drop(&mut self) {
+        self.shared.metrics.parked_bytes.sub(self.parked_bytes);
+        self.shared.metrics.parked_parties.sub(self.parked_parties);
+    }
+}
+
+/// Brings the answer to an ask.
+async fn answer(shared: &Shared, ask: Ask) -> Result<Answer, Error> {
+    let parts = &shared.parts;
+    match ask {
+        Ask::State(did) => {
+            let state = parts.stores.repos.get(&did).await?;
+            Ok(Answer::State(did, state))
+        }
+        Ask::Identity(party, want) => {
+            let identity = parts.resolver.resolve(&party.did, want).await?;
+            Ok(Answer::Identity(party, identity))
+        }
+        Ask::Status(party) => {
+            shared.metrics.status_asked.inc();
+            let status = shared.statuses.ask(&party.host, &party.did).await;
+            Ok(Answer::Status(party, status))
+        }
+    }
+}
+
+/// Applies the rules, and keeps the books.
+struct Bench<'a> {
+    shared: &'a Shared,
+}
+
+impl Judge for Bench<'_> {
+    fn identity(&mut self, did: &Did) -> Option<Identity> {
+        self.shared.parts.resolver.cached(did)
+    }
+
+    fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
+        let began = Instant::now();
+        let verdict = judge(frame, evidence);
+        self.shared.metrics.judge_seconds.observe(began.elapsed().as_secs_f64());
+        verdict
+    }
+
+    fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
+        self.shared.metrics.settled(frame.kind, outcome);
+        if let Outcome::Refused(reason) = outcome {
+            let detail = format_args!("{} {} of {}", frame.kind.as_str(), frame.upstream_seq, frame.did);
+            self.shared.parts.refusals.record(&frame.host, reason, detail);
+        }
+    }
+}
+
+/// Decodes a frame and applies the rules to it.
+fn judge(frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
+    let event = match event::parse(&frame.bytes) {
+        Ok(event) => event,
+        Err(error) => return Verdict::Refuse(unreadable(&error)),
+    };
+    let RawFrame { host, host_epoch, upstream_seq, .. } = frame;
+    match &evidence.identity.known {
+        Ok(document) => rules::judge(
+            &event,
+            &Context {
+                host,
+                host_epoch: *host_epoch,
+                upstream_seq: *upstream_seq,
+                now_micros: evidence.now_micros,
+                state: evidence.state,
+                identity: document,
+                identity_is_fresh: evidence.identity_is_fresh,
+                status_is_fresh: evidence.status_is_fresh,
+            },
+        ),
+        Err(absence) => {
+            let origin = Origin { host, host_epoch: *host_epoch, upstream_seq: *upstream_seq };
+            rules::judge_absent(&event, *absence, &origin, evidence.state)
+        }
+    }
+}
+
+/// Row 1.
+pub(crate) fn unreadable(error: &EventError) -> Reason {
+    match error {
+        EventError::Frame(FrameError::TooLarge { .. }) => Reason::FrameTooLarge,
+        EventError::Frame(FrameError::Header(_)) => Reason::BadHeader,
+        EventError::Frame(FrameError::Body(_)) | EventError::Missing { .. } | EventError::Invalid { .. } => {
+            Reason::BadPayload
+        }
+    }
+}
