@@ -222,8 +222,12 @@ impl Tree {
             visit(branch);
             match branch.find(key) {
                 Ok(found) => {
-                    let (left, right) = (branch.gap(found), branch.gap(found + 1));
-                    merge_is_known(left, right, at_top && branch.slots.len() == 1, visit)?;
+                    match (branch.gap(found), branch.gap(found + 1)) {
+                        (Link::None, only) | (only, Link::None) if at_top && branch.slots.len() == 1 => {
+                            top_is_known(only, visit)?;
+                        }
+                        (left, right) => seam_is_known(left, right, visit)?,
+                    }
                     return Ok(true);
                 }
                 Err(_) if branch.layer <= key_layer => return Ok(false),
@@ -234,32 +238,23 @@ impl Tree {
     }
 }
 
-/// An error unless every node on the seam of two neighbouring subtrees is at hand. Where the joined subtree becomes the
-/// tree's top, it must also be known down to its highest key, because nodes without keys above that go.
-fn merge_is_known(
-    mut left: &Link,
-    mut right: &Link,
-    mut becomes_top: bool,
-    visit: &mut impl FnMut(&Branch),
-) -> Result<(), MstError> {
+/// An error unless every node on the seam of two neighbouring subtrees is at hand.
+fn seam_is_known(mut left: &Link, mut right: &Link, visit: &mut impl FnMut(&Branch)) -> Result<(), MstError> {
     loop {
         match (left, right) {
-            (Link::None, Link::None) => return Ok(()),
-            (Link::None, one) | (one, Link::None) if becomes_top => {
-                return top_is_known(one, visit);
-            }
             (Link::None, _) | (_, Link::None) => return Ok(()),
             (Link::Unknown(cid), _) | (_, Link::Unknown(cid)) => return Err(MstError::MissingBlock { cid: *cid }),
             (Link::Known(low), Link::Known(high)) => {
                 visit(low);
                 visit(high);
-                becomes_top &= low.slots.is_empty() && high.slots.is_empty();
                 (left, right) = (low.last_gap(), &high.left);
             }
         }
     }
 }
 
+/// An error unless a subtree that becomes the whole tree is known down to its highest key: the nodes without keys above
+/// that go, and which node is the root is not known before.
 fn top_is_known(mut link: &Link, visit: &mut impl FnMut(&Branch)) -> Result<(), MstError> {
     loop {
         match link {

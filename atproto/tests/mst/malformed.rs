@@ -167,6 +167,29 @@ fn subtrees_out_of_order() {
     }
 }
 
+/// A leaf two layers down is bound by keys that are not its parent's.
+#[test]
+fn leaves_beyond_the_keys_above_their_parent() {
+    let (low, high, [below, between, above]) = around(2, 0);
+    let inner = keys(1).into_iter().find(|key| *key > low && *key < high).unwrap();
+    for (left, right, fits) in
+        [(None, None, true), (Some(&below), None, false), (None, Some(&above), false), (None, Some(&between), true)]
+    {
+        // Where the key between stands on the other side of its parent's, it has no place.
+        let fits = fits && right.is_none_or(|key| *key > inner);
+        let mut hand = Hand::default();
+        let mut leaf = |key: Option<&String>| key.map(|key| hand.node(None, &[(key, None)]));
+        let (left, right) = (leaf(left), leaf(right));
+        let middle = hand.node(left, &[(&inner, right)]);
+        let root = hand.node(None, &[(&low, Some(middle)), (&high, None)]);
+        if fits {
+            assert!(hand.load(root).is_ok());
+        } else {
+            hand.refused(root, malformed("a subtree's keys lie between its neighbours"));
+        }
+    }
+}
+
 #[test]
 fn below_the_ground() {
     let nowhere = record(7);

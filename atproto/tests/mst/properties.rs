@@ -128,6 +128,8 @@ proptest! {
         prop_assert_eq!(applied.data, tree_of(&after).root());
         prop_assert_eq!(applied.data, tree.root());
         prop_assert_eq!(invert(applied.data, &applied.blocks, &ops), Ok(before));
+        let brings_the_root = applied.blocks.iter().any(|(cid, _)| *cid == applied.data);
+        prop_assert!(brings_the_root || applied.data == before);
         for missing in 0..applied.blocks.len() {
             let mut blocks = applied.blocks.clone();
             let (cid, _) = blocks.remove(missing);
@@ -234,6 +236,35 @@ proptest! {
             prop_assert_eq!(error, MstError::OpMismatch { path: path.clone() });
             prop_assert_eq!(tree.root(), before);
         }
+    }
+}
+
+/// What a host may say of several ops on one path, and what not.
+#[test]
+fn steps_on_one_path() {
+    let [before, one, two, other] = [1, 2, 3, 4].map(|number| Some(record(number)));
+    let path = "com.example.record/000001";
+    let table: [(Vec<(Option<Cid>, Option<Cid>)>, bool); 12] = [
+        (vec![(before, one), (one, two)], true),
+        (vec![(before, one), (before, two)], true),
+        (vec![(before, one), (None, two)], true),
+        (vec![(before, one), (other, two)], false),
+        (vec![(before, None), (None, two)], true),
+        (vec![(before, None), (before, two)], true),
+        (vec![(before, None), (other, two)], false),
+        (vec![(before, one), (one, None), (None, two)], true),
+        (vec![(before, None), (None, None), (None, two)], false),
+        (vec![(None, None), (before, two)], false),
+        (vec![(other, one), (one, two)], false),
+        (vec![(before, one), (one, other)], false),
+    ];
+    for (steps, fits) in table {
+        let ops: Vec<Op<'_>> = steps.iter().map(|(prev, cid)| Op { path, prev: *prev, cid: *cid }).collect();
+        let mut tree = tree_of(&[(path.to_owned(), record(1))].into());
+        let root_before = tree.root();
+        tree.insert(path.as_bytes(), record(3)).unwrap();
+        let root = tree.root();
+        assert_eq!(invert(root, &tree.blocks(), &ops) == Ok(root_before), fits, "{steps:?}");
     }
 }
 

@@ -95,6 +95,12 @@ fn known_edges() {
     trimmed.remove(b"com.example.record/3jqfcqzm3fs2j").unwrap();
     assert_eq!(trimmed.root().to_string(), "bafyreie4kjuxbwkhzg2i5dljaswcroeih4dgiqq6pazcmunwt2byd725vi");
 
+    let mut emptied = tree(&["3jqfcqzm3fo2j"]);
+    let last = Op { path: "com.example.record/3jqfcqzm3fo2j", prev: Some(leaf), cid: None };
+    let applied = emptied.apply(&[last]).unwrap();
+    assert_eq!(applied.data, EMPTY);
+    assert_eq!(applied.blocks, [(EMPTY, b"\xa2\x61e\x80\x61l\xf6".to_vec())]);
+
     let splits = [
         (SPLIT, "bafyreid2x5eqs4w4qxvc5jiwda4cien3gw2q6cshofxwnvv7iucrmfohpm"),
         (HIGHER, "bafyreiavxaxdz7o7rbvr3zg2liox2yww46t7g6hkehx4i4h3lwudly7dhy"),
