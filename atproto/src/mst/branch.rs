@@ -88,7 +88,8 @@ impl Branch {
     /// Puts a record into gap `at`, the gap's subtree having been split around it.
     fn put(&mut self, at: usize, key: &[u8], value: Cid, (left, right): (Link, Link)) {
         let start = self.key_start(at);
-        self.keys.splice(start..start, key.iter().copied());
+        self.keys.extend_from_slice(key);
+        self.keys[start..].rotate_right(key.len());
         *self.gap_mut(at) = left;
         self.slots.insert(at, Slot { key_end: start, value, right });
         for slot in &mut self.slots[at..] {

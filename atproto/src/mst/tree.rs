@@ -142,7 +142,7 @@ impl Tree {
     }
 
     fn seal(&mut self, emit: &mut impl FnMut(Cid, &[u8])) -> Cid {
-        self.root.seal(&mut Vec::new(), emit).unwrap_or(EMPTY)
+        self.root.seal(&mut Vec::with_capacity(NODE_BYTES_USUAL), emit).unwrap_or(EMPTY)
     }
 
     fn get_visiting(&self, key: &[u8], visit: &mut impl FnMut(&Branch)) -> Result<Option<Cid>, MstError> {
@@ -287,6 +287,9 @@ fn search_to_the_ground(mut link: &Link, key: &[u8], visit: &mut impl FnMut(&Bra
         }
     }
 }
+
+/// Room made for a node's block at first: four or five records and as many subtrees.
+const NODE_BYTES_USUAL: usize = 1_024;
 
 fn fits(change: &Op<'_>, fits: bool) -> Result<(), MstError> {
     if fits { Ok(()) } else { Err(MstError::OpMismatch { path: change.path.to_owned() }) }
