@@ -9,3 +9,5 @@
 
 pub mod judge;
 pub mod network;
+pub mod relay_process;
+pub mod subscriber;

@@ -15,7 +15,11 @@ use atproto::{
     syntax::Did,
 };
 use futures_util::StreamExt;
-use loadtest::network::{Action, Config, Kind, Mix, Network, Pace};
+use loadtest::{
+    judge::{self, Extent, Judge},
+    network::{Action, Config, Kind, Mix, Network, Pace},
+    subscriber::{self, Keep, Subscriber},
+};
 use runtime::clock::Clock;
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
@@ -190,4 +194,46 @@ async fn a_migrated_account_goes_on_at_its_new_host() {
     let last = truth.events().last().unwrap();
     assert_eq!((last.host, last.did.as_str()), (1, did.as_str()));
     network.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_judge_finds_nothing_wrong_with_a_host_but_the_gaps_in_its_seq() {
+    let config = Config { hosts: 1, mix: Mix::SHOWCASE, window_bytes: 64 << 20, ..small() };
+    let mut network = Network::start(config, Clock::system()).await.unwrap();
+    let url = format!("ws://{}", network.hosts()[0]);
+    let subscriber = Subscriber::start(subscriber::Config { url, cursor: Some(0), keep: Keep::Received });
+    network.generate(400).await.unwrap();
+    assert!(subscriber.wait_for(200, Duration::from_secs(30)).await);
+    // A cut in the middle: it comes back and goes on where it was.
+    network.stop_host(0).await;
+    network.generate(200).await.unwrap();
+    network.start_host(0).await.unwrap();
+    let truth = network.truth();
+    assert!(subscriber.wait_for(truth.events().len() as u64, Duration::from_secs(30)).await);
+    let reading = subscriber.stop().await;
+    assert!(reading.connections >= 2);
+    let report = Judge::new(truth).reading(&reading.received, Extent::Whole);
+    assert!(report.faults.keys().all(|fault| *fault == judge::Fault::SeqGap), "{report}");
+    network.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pace_is_kept_and_as_read_waits_for_readers() {
+    let paced = Network::start(Config { pace: Pace::PerSecond(200.0), ..small() }, Clock::system()).await.unwrap();
+    let as_read = Network::start(Config { pace: Pace::AsRead, hosts: 1, ..small() }, Clock::system()).await.unwrap();
+    let started = tokio::time::Instant::now();
+    while paced.stats().events < 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+    // Never ahead of its pace; how far behind depends on the machine. A step may send four events.
+    let (events, elapsed) = (paced.stats().events, started.elapsed().as_secs_f64());
+    assert!(events as f64 <= elapsed * 200.0 + 250.0, "{events} in {elapsed}");
+    assert_eq!(as_read.stats().events, 0);
+    let url = format!("ws://{}", as_read.hosts()[0]);
+    let subscriber = Subscriber::start(subscriber::Config { url, cursor: None, keep: Keep::Count });
+    assert!(subscriber.wait_for(500, Duration::from_secs(60)).await);
+    subscriber.stop().await;
+    paced.stop().await;
+    as_read.stop().await;
 }
