@@ -11,6 +11,9 @@ use crate::{
 /// refused; the host that had the account until now may still say that it is gone. A tombstoned account counts as
 /// deleted.
 pub fn judge_absent(event: &Event<'_>, absence: Absence, origin: &Origin<'_>, state: Option<&RepoState>) -> Verdict {
+    if origin.is_repeat(state) {
+        return Verdict::Repeat;
+    }
     let refused = Verdict::Refuse(Reason::IdentityNotFound);
     let Some(state) = state.filter(|state| state.host == *origin.host) else { return refused };
     let upstream = match event {
@@ -71,7 +74,8 @@ mod tests {
             (sync(), gone, &ours, Some(&state), None),
         ];
         for (event, absence, host, before, expected) in table {
-            let verdict = judge_absent(&event, absence, &Origin { host, host_epoch: 1, upstream_seq: 9 }, before);
+            let origin = Origin { host, host_epoch: 1, upstream_seq: 9 };
+            let verdict = judge_absent(&event, absence, &origin, before);
             let expected = match expected {
                 None => Verdict::Refuse(Reason::IdentityNotFound),
                 Some(upstream) => {
@@ -80,6 +84,9 @@ mod tests {
                 }
             };
             assert_eq!(verdict, expected, "{event:?} {absence:?} {host}");
+            if let Verdict::Accept(Accept { state, .. }) = expected {
+                assert_eq!(judge_absent(&event, absence, &origin, Some(&state)), Verdict::Repeat);
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Context<'a> {
 
 /// Judges one event of an account whose identity is known; the others are for [`judge_absent`].
 pub fn judge(event: &Event<'_>, context: &Context<'_>) -> Verdict {
-    if context.is_repeat() {
+    if context.origin().is_repeat(context.state) {
         return Verdict::Repeat;
     }
     let judged = match event {
@@ -91,12 +91,18 @@ impl From<Reason> for Stop {
     }
 }
 
-impl Context<'_> {
+impl Origin<'_> {
     /// Whether the host has sent this event before: the repo's state is already beyond it.
-    fn is_repeat(&self) -> bool {
-        self.state.is_some_and(|state| {
+    fn is_repeat(&self, state: Option<&RepoState>) -> bool {
+        state.is_some_and(|state| {
             state.host == *self.host && state.host_epoch == self.host_epoch && state.upstream_seq >= self.upstream_seq
         })
+    }
+}
+
+impl Context<'_> {
+    fn origin(&self) -> Origin<'_> {
+        Origin { host: self.host, host_epoch: self.host_epoch, upstream_seq: self.upstream_seq }
     }
 
     /// Whether the host has begun its stream anew since the repo's state was made, and may send all of it again.
