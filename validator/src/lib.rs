@@ -2,7 +2,8 @@
 //!
 //! `rules` and `verdict` are pure: a decoded event, what is known of its account, and the time go in, a verdict comes
 //! out. `docket` is a lane's order of business, pure too. `pipeline` takes lanes from the intake through both into the log;
-//! `identity` knows who an account is; `status` asks hosts how their accounts are.
+//! `identity` knows who an account is; `status` asks hosts how their accounts are. `verify` judges recorded frames with no
+//! network.
 
 pub mod docket;
 pub mod identity;
@@ -11,5 +12,6 @@ pub mod pipeline;
 pub mod rules;
 pub mod status;
 pub mod verdict;
+pub mod verify;
 
 pub use pipeline::{Config, Error, Parts, Validator};

@@ -314,7 +314,9 @@ impl Judge for Bench<'_> {
 
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
         let began = Instant::now();
-        let verdict = judge(frame, evidence);
+        let RawFrame { host, host_epoch, upstream_seq, .. } = frame;
+        let origin = Origin { host, host_epoch: *host_epoch, upstream_seq: *upstream_seq };
+        let verdict = judge(&frame.bytes, &origin, evidence);
         self.shared.metrics.judge_seconds.observe(began.elapsed().as_secs_f64());
         verdict
     }
@@ -329,19 +331,18 @@ impl Judge for Bench<'_> {
 }
 
 /// Decodes a frame and applies the rules to it.
-fn judge(frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
-    let event = match event::parse(&frame.bytes) {
+pub(crate) fn judge(frame: &[u8], origin: &Origin<'_>, evidence: &Evidence<'_>) -> Verdict {
+    let event = match event::parse(frame) {
         Ok(event) => event,
         Err(error) => return Verdict::Refuse(unreadable(&error)),
     };
-    let RawFrame { host, host_epoch, upstream_seq, .. } = frame;
     match &evidence.identity.known {
         Ok(document) => rules::judge(
             &event,
             &Context {
-                host,
-                host_epoch: *host_epoch,
-                upstream_seq: *upstream_seq,
+                host: origin.host,
+                host_epoch: origin.host_epoch,
+                upstream_seq: origin.upstream_seq,
                 now_micros: evidence.now_micros,
                 state: evidence.state,
                 identity: document,
@@ -349,10 +350,7 @@ fn judge(frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
                 status_is_fresh: evidence.status_is_fresh,
             },
         ),
-        Err(absence) => {
-            let origin = Origin { host, host_epoch: *host_epoch, upstream_seq: *upstream_seq };
-            rules::judge_absent(&event, *absence, &origin, evidence.state)
-        }
+        Err(absence) => rules::judge_absent(&event, *absence, origin, evidence.state),
     }
 }
 
