@@ -68,10 +68,12 @@ pub struct Config {
     pub opens_per_second: NonZeroU32,
     /// Connections being opened at once.
     pub opens_max: usize,
-    /// Messages of one host in a second. Hosts that are local, where the egress allows those, have no limit.
+    /// Messages of one host in a second.
     pub events_per_second: NonZeroU32,
     /// Messages of one host beyond that, after it was quiet.
     pub events_burst: NonZeroU32,
+    /// Whether hosts that are local have such a limit too; they are reached only where the egress allows it.
+    pub limit_local: bool,
     /// Events of one host that are handed on and not taken yet.
     pub in_flight_max: NonZeroUsize,
     /// How hosts are waited for.
@@ -97,6 +99,7 @@ impl Default for Config {
             opens_max: 100,
             events_per_second: NonZeroU32::new(500).expect("500 is not 0"),
             events_burst: NonZeroU32::new(5_000).expect("5,000 is not 0"),
+            limit_local: false,
             in_flight_max: NonZeroUsize::new(10_000).expect("10,000 is not 0"),
             timing: Timing::default(),
             patience: Patience::default(),
@@ -460,12 +463,13 @@ impl Shared {
         }
         let unsettled: usize = lives.iter().map(|live| live.tally().outstanding()).sum();
         self.save_cursors(&lives).await;
+        self.save_statuses(&lives).await;
         info!(hosts = lives.len(), unsettled, "crawler stopped");
     }
 
     fn bucket_of(&self, name: &HostName) -> Option<TokenBucket> {
-        let unlimited = name.is_local() && self.egress.policy().allow_local;
-        (!unlimited).then(|| TokenBucket::new(self.config.events_per_second, self.config.events_burst))
+        let limited = !name.is_local() || self.config.limit_local;
+        limited.then(|| TokenBucket::new(self.config.events_per_second, self.config.events_burst))
     }
 }
 
@@ -490,7 +494,7 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                 () = becomes(&mut banned, false) => Input::Unbanned,
             },
             Action::Open => {
-                let cursor = live.cursor_to_ask();
+                let cursor = live.resume();
                 let result = tokio::select! {
                     () = shared.stop.cancelled() => return,
                     () = becomes(&mut banned, true) => None,

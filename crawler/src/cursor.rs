@@ -59,8 +59,8 @@ impl LowWater {
     }
 }
 
-/// A [`LowWater`] mark that receipts can be given to from anywhere. One for each epoch of a host, so that receipts of
-/// an old count of seqs never move a new one's mark.
+/// A [`LowWater`] mark that receipts can be given to from anywhere. One for each connection, on which seqs rise; receipts
+/// of an older one never move it.
 #[derive(Debug)]
 pub struct Tally {
     epoch: u32,

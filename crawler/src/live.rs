@@ -131,9 +131,12 @@ impl Live {
         HostCursor { epoch: tally.epoch(), seq: tally.cursor() }
     }
 
-    /// The cursor to ask for; `None` for live from now.
-    pub(crate) fn cursor_to_ask(&self) -> Option<u64> {
-        self.tally().cursor().or(match self.start {
+    /// Begins a connection: gives the cursor to ask for, `None` for live from now. What is not taken yet will be sent
+    /// again after that cursor, so the mark begins anew there; late receipts of what was sent before move nothing.
+    pub(crate) fn resume(&self) -> Option<u64> {
+        let mut tally = lock(&self.tally);
+        *tally = Arc::new(Tally::new(tally.epoch(), tally.cursor()));
+        tally.cursor().or(match self.start {
             Start::Live => None,
             Start::Oldest => Some(0),
         })

@@ -359,8 +359,8 @@ impl<'a> Session<'a> {
             Wait::None => {}
             Wait::For(wait) => {
                 self.live.step(now, Input::Slowed, &mut self.rng);
-                self.shared.metrics.throttled_seconds.inc_by(wait.as_secs_f64());
                 sleep(wait).await;
+                self.shared.metrics.throttled_seconds.inc_by(now.elapsed().as_secs_f64());
             }
         }
     }

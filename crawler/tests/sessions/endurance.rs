@@ -1,0 +1,167 @@
+//! Hosts that are slow, silent, gone, in the way, or too fast.
+
+use std::{
+    num::NonZeroU32,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crawler::{Config, End, Patience, Start};
+use futures_util::SinkExt;
+use storage::hosts::HostStatus;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::world::{Pds, SOON, World, identity, quick, until};
+
+#[tokio::test]
+async fn a_host_that_accepts_and_drops_is_tried_ever_more_rarely() {
+    let (world, mut pds) = (World::new(quick()), Pds::new().await);
+    world.read(&pds, Start::Live).await;
+    pds.accept().await.close().await;
+    let began = Instant::now();
+    for _ in 0..5 {
+        drop(pds.accept().await);
+    }
+    // Half of 20, 40, 80, 160 and 200 ms at least, less what the first close took.
+    assert!(began.elapsed() >= Duration::from_millis(240), "{:?}", began.elapsed());
+    until("called offline", || world.view(&pds).status == HostStatus::Offline).await;
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_silent_host_that_answers_pings_stays() {
+    let patience = Patience { ping_interval: Duration::from_millis(10), pong_within: SOON, ..Patience::default() };
+    let (world, mut pds) = (World::new(Config { patience, ..quick() }), Pds::new().await);
+    world.read(&pds, Start::Live).await;
+    let mut connection = pds.accept().await;
+    let mut pings = 0;
+    while pings < 20 {
+        let message = timeout(SOON, futures_util::StreamExt::next(&mut connection.socket)).await.unwrap();
+        pings += usize::from(matches!(message, Some(Ok(Message::Ping(_)))));
+    }
+    assert_eq!(pds.connects.load(Ordering::Relaxed), 1);
+    assert_eq!(world.view(&pds).status, HostStatus::Active);
+    // And it is asked in turn.
+    connection.socket.send(Message::Ping(Bytes::from_static(b"there?"))).await.unwrap();
+    assert_eq!(connection.next().await, Some(Message::Pong(Bytes::from_static(b"there?"))));
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_answer_pings_is_left() {
+    let quick_ping = Duration::from_millis(10);
+    let patience = Patience { ping_interval: quick_ping, pong_within: quick_ping, ..Patience::default() };
+    let (world, mut pds) = (World::new(Config { patience, ..quick() }), Pds::new().await);
+    world.read(&pds, Start::Live).await;
+    // Held and never polled, so that nothing is answered.
+    let first = pds.accept().await;
+    let second = pds.accept().await;
+    assert_eq!(world.view(&pds).last_end.unwrap().end, End::Silent);
+    drop((first, second));
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_full_intake_stops_the_reading_and_nothing_is_lost() {
+    let patience = Patience { ping_interval: Duration::from_millis(50), pong_within: SOON, ..Patience::default() };
+    let (world, mut pds) = (World::new(Config { patience, ..quick() }), Pds::new().await);
+    world.read(&pds, Start::Oldest).await;
+    let mut connection = pds.accept().await;
+    world.intake.fill();
+    // 128 MiB offered in messages of 1 MiB, each followed by an event.
+    let large = Bytes::from(vec![0xff; 1 << 20]);
+    let mut sent = 0;
+    while sent < 128 {
+        let both = async {
+            connection.send(identity(sent + 1)).await;
+            connection.send(large.clone()).await;
+        };
+        if timeout(Duration::from_millis(500), both).await.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < 64, "{sent} MiB were taken while the intake was full");
+    assert!(world.intake.seqs().is_empty());
+    assert_eq!(pds.connects.load(Ordering::Relaxed), 1);
+
+    world.intake.empty();
+    let last = sent + 1;
+    timeout(SOON, connection.socket.flush()).await.unwrap().unwrap();
+    connection.events(&[1_000]).await;
+    until("all arrived", || world.intake.seqs().last() == Some(&1_000)).await;
+    let seqs = world.intake.seqs();
+    let expected: Vec<u64> = (1..=sent).collect();
+    assert_eq!(seqs[..expected.len()], expected);
+    assert!(seqs.len() as u64 <= last + 1);
+    assert_eq!(pds.connects.load(Ordering::Relaxed), 1, "waiting is no reason to be left");
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_host_over_its_rate_is_slowed_and_shown_and_loses_nothing() {
+    let limit = |n| NonZeroU32::new(n).unwrap();
+    let config = Config { limit_local: true, events_per_second: limit(100), events_burst: limit(10), ..quick() };
+    let (world, mut pds) = (World::new(config), Pds::new().await);
+    world.read(&pds, Start::Oldest).await;
+    let mut connection = pds.accept().await;
+    let began = Instant::now();
+    let seqs: Vec<u64> = (1..=60).collect();
+    connection.events(&seqs).await;
+    until("throttled", || world.view(&pds).status == HostStatus::Throttled).await;
+    world.intake.has(&seqs).await;
+    assert!(began.elapsed() >= Duration::from_millis(490), "{:?}", began.elapsed());
+    assert!(world.metric("mainstem_crawler_throttled_seconds_total") >= 0.49);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn redirects_are_refused() {
+    let target = Pds::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = atproto::syntax::HostName::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+    let world = World::new(quick());
+    world.handle.add_host(&name, Start::Live).await.unwrap();
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/xrpc/com.atproto.sync.subscribeRepos\r\n\
+         retry-after: 1\r\ncontent-length: 0\r\n\r\n",
+        target.addr
+    );
+    let (mut stream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let _ = stream.read(&mut [0; 4_096]).await.unwrap();
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    until("refused", || {
+        let view = world.handle.host(&name).unwrap();
+        view.last_end.is_some_and(|last| last.end == End::Refused && last.detail.contains("307"))
+    })
+    .await;
+    // It asks to be left alone for a second, but not longer than the cap of this test's back-off.
+    let (_, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(target.connects.load(Ordering::Relaxed), 0);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_host_that_can_not_be_reached_is_offline_and_read_once_it_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let name = atproto::syntax::HostName::parse(&addr.to_string()).unwrap();
+    let world = World::new(quick());
+    world.handle.add_host(&name, Start::Live).await.unwrap();
+    let view = || world.handle.host(&name).unwrap();
+    until("offline", || view().status == HostStatus::Offline).await;
+    assert_eq!(view().last_end.unwrap().end, End::Unreachable);
+    let listener = TcpListener::bind(addr).await.unwrap();
+    let (stream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    until("active", || view().status == HostStatus::Active).await;
+    drop(socket);
+    world.stopped().await;
+}

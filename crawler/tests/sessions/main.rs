@@ -1,0 +1,9 @@
+//! The crawler at its public door: real sockets to hosts that the tests play by hand.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod cursors;
+mod discovery;
+mod endurance;
+mod refusals;
+mod world;
