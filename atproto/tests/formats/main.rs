@@ -5,6 +5,7 @@
 mod car;
 mod cbor;
 mod cid;
+mod commit;
 mod crypto;
 mod did_doc;
 mod event;
