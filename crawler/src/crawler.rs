@@ -261,7 +261,7 @@ impl Handle {
             if *live.banned.borrow() {
                 return Err(CrawlRequestError::Banned);
             }
-            live.nudged.notify_one();
+            live.nudged.notify_waiters();
             return Ok(Added::Known);
         }
         let allow_local = self.shared.egress.policy().allow_local;
@@ -338,7 +338,7 @@ impl Shared {
 
     async fn add(self: &Arc<Self>, name: &HostName, start: Start, status: HostStatus) -> Result<Added, Error> {
         if let Some(live) = self.live(name) {
-            live.nudged.notify_one();
+            live.nudged.notify_waiters();
             return Ok(Added::Known);
         }
         let limit = self.config.hosts_max;
@@ -440,7 +440,18 @@ impl Shared {
             .take(STATUSES_PER_ROUND);
         for (live, status) in changed {
             match self.hosts.set_status(&live.name, status).await {
-                Ok(()) => lock(&live.saved).status = status,
+                Ok(()) => {
+                    let was = std::mem::replace(&mut lock(&live.saved).status, status);
+                    let host = &live.name;
+                    match status {
+                        HostStatus::Offline | HostStatus::Throttled => {
+                            info!(%host, was = was.as_str(), status = status.as_str(), "host changed");
+                        }
+                        HostStatus::Active | HostStatus::Idle | HostStatus::Banned => {
+                            debug!(%host, was = was.as_str(), status = status.as_str(), "host changed");
+                        }
+                    }
+                }
                 Err(error) => {
                     self.metrics.save_failures.inc();
                     warn!(error = %Chain(&error), host = %live.name, "failed to save a host's status");
@@ -459,7 +470,7 @@ impl Shared {
         }
         let lives: Vec<Arc<Live>> = lock(&self.table).values().cloned().collect();
         for live in &lives {
-            let _ = timeout_at(deadline, live.tally().below(1)).await;
+            let _ = timeout_at(deadline, live.tally().settled()).await;
         }
         let unsettled: usize = lives.iter().map(|live| live.tally().outstanding()).sum();
         self.save_cursors(&lives).await;
@@ -504,7 +515,7 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                     None => Input::Banned,
                     Some(Ok(socket)) => {
                         shared.metrics.opened.inc();
-                        info!(cursor, "connected");
+                        debug!(cursor, "connected");
                         opened = Some((socket, cursor));
                         Input::Opened
                     }

@@ -22,12 +22,14 @@ pub struct LowWater {
     /// Sent on and not yet taken → the seq the host sent before it.
     outstanding: BTreeMap<u64, u64>,
     newest: Option<u64>,
+    /// The one that may never have arrived.
+    abandoned: Option<u64>,
 }
 
 impl LowWater {
     /// All up to `cursor` is taken; `None` where nothing was ever read.
     pub fn new(cursor: Option<u64>) -> LowWater {
-        LowWater { outstanding: BTreeMap::new(), newest: cursor }
+        LowWater { newest: cursor, ..LowWater::default() }
     }
 
     /// The next event of the host has been handed on. Seqs rise; the caller has checked it.
@@ -46,6 +48,16 @@ impl LowWater {
     /// This one is durably taken. A second receipt changes nothing.
     pub fn taken(&mut self, seq: u64) {
         self.outstanding.remove(&seq);
+    }
+
+    /// Handing this one on was broken off: it holds the mark, but nobody should wait for its receipt.
+    pub fn abandoned(&mut self, seq: u64) {
+        self.abandoned = Some(seq);
+    }
+
+    /// Whether no receipt is to be waited for.
+    pub fn is_settled(&self) -> bool {
+        self.outstanding.keys().all(|&seq| self.abandoned == Some(seq))
     }
 
     /// The mark; `None` before the first event of a host that was never read.
@@ -89,11 +101,6 @@ impl Tally {
         self.mark().outstanding()
     }
 
-    /// See [`LowWater::sent`].
-    pub fn sent(&self, seq: u64) {
-        self.mark().sent(seq);
-    }
-
     /// See [`LowWater::passed`].
     pub fn passed(&self, seq: u64) {
         self.mark().passed(seq);
@@ -105,6 +112,33 @@ impl Tally {
         loop {
             let fell = self.fell.notified();
             if self.outstanding() < limit {
+                return;
+            }
+            fell.await;
+        }
+    }
+
+    /// Hands an event on: counts it as sent, and as abandoned if `handing` is dropped before it ends.
+    pub async fn hand_on<T>(&self, seq: u64, handing: impl Future<Output = T>) -> T {
+        struct Abandon<'a>(&'a Tally, u64);
+        impl Drop for Abandon<'_> {
+            fn drop(&mut self) {
+                self.0.mark().abandoned(self.1);
+                self.0.fell.notify_waiters();
+            }
+        }
+        self.mark().sent(seq);
+        let abandon = Abandon(self, seq);
+        let result = handing.await;
+        std::mem::forget(abandon);
+        result
+    }
+
+    /// Waits until all receipts are in. Cancel-safe.
+    pub async fn settled(&self) {
+        loop {
+            let fell = self.fell.notified();
+            if self.mark().is_settled() {
                 return;
             }
             fell.await;
@@ -128,6 +162,7 @@ impl Receipts for Tally {
 mod tests {
     use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
@@ -166,13 +201,26 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_gets_it_from_a_receipt() {
         let tally = Arc::new(Tally::new(0, None));
-        tally.sent(1);
-        tally.sent(2);
+        tally.hand_on(1, async {}).await;
+        tally.hand_on(2, async {}).await;
         let (waiting, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), tally.below(2)), async {
             tokio::task::yield_now().await;
             tally.taken(1);
         });
         waiting.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_broken_off_holds_the_mark_and_nobody_waits_for_it() {
+        let tally = Tally::new(0, Some(4));
+        tally.hand_on(5, async {}).await;
+        assert!(tally.hand_on(6, std::future::pending::<()>()).now_or_never().is_none());
+        assert!(tally.settled().now_or_never().is_none(), "5 is out");
+        tally.taken(5);
+        tally.settled().await;
+        assert_eq!(tally.cursor(), Some(5));
+        tally.taken(6);
+        assert_eq!(tally.cursor(), Some(6), "it had arrived after all");
     }
 
     proptest! {

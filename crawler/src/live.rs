@@ -69,6 +69,7 @@ pub(crate) struct Live {
     rate: Mutex<Rate>,
     last_end: Mutex<Option<LastEnd>>,
     pub(crate) saved: Mutex<Saved>,
+    /// Wakes the task where it waits for the next try, and is lost where it does not.
     pub(crate) nudged: Notify,
     pub(crate) banned: watch::Sender<bool>,
 }

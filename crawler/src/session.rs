@@ -42,8 +42,11 @@ const BUFFER_IDLE_BYTES: usize = 4 * 1024;
 /// The read buffer of a busy one.
 const BUFFER_BUSY_BYTES: usize = 64 * 1024;
 
-/// The time a host has to take a ping, a pong or a close of ours.
+/// The time a host has to take a ping or a pong of ours.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The time a host has to take our goodbye; the process's end waits for it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The method we subscribe to.
 const SUBSCRIBE: &str = "/xrpc/com.atproto.sync.subscribeRepos";
@@ -160,8 +163,11 @@ impl<'a> Session<'a> {
     /// Says goodbye, as far as the host takes it.
     pub(crate) async fn close(&mut self, code: CloseCode, reason: &str) {
         let frame = ws::close(Some(code), reason, Some(self.rng.random()));
-        let _ = self.write(&frame).await;
-        let _ = timeout(WRITE_WITHIN, self.stream.shutdown()).await;
+        let goodbye = async {
+            self.stream.write_all(&frame).await?;
+            self.stream.shutdown().await
+        };
+        let _ = timeout(CLOSE_WITHIN, goodbye).await;
     }
 
     async fn try_read(&mut self) -> Result<std::convert::Infallible, Failure> {
@@ -311,8 +317,7 @@ impl<'a> Session<'a> {
         };
         let asked = Instant::now();
         self.tally.below(self.shared.config.in_flight_max.get()).await;
-        self.tally.sent(route.seq);
-        let pushed = self.shared.intake.push(frame).await;
+        let pushed = self.tally.hand_on(route.seq, self.shared.intake.push(frame)).await;
         let waited = asked.elapsed();
         if waited > Duration::from_millis(1) {
             self.shared.metrics.full_seconds.inc_by(waited.as_secs_f64());

@@ -165,3 +165,49 @@ async fn a_host_that_can_not_be_reached_is_offline_and_read_once_it_is_there() {
     drop(socket);
     world.stopped().await;
 }
+
+#[tokio::test]
+async fn a_hundred_hosts_at_once() {
+    let world = World::new(quick());
+    let mut hosts = Vec::new();
+    for _ in 0..100 {
+        let pds = Pds::new().await;
+        world.read(&pds, Start::Oldest).await;
+        hosts.push(pds);
+    }
+    let seqs: Vec<u64> = (1..=50).collect();
+    let mut connections = Vec::new();
+    for pds in &mut hosts {
+        let mut connection = pds.accept_at(Some(0)).await;
+        connection.events(&seqs).await;
+        connections.push(connection);
+    }
+    until("all are in", || world.intake.seqs().len() == 5_000).await;
+    for frame in world.intake.frames() {
+        frame.receipts.taken(frame.upstream_seq);
+    }
+    let store = world.hosts.clone();
+    world.stopped().await;
+    for pds in &hosts {
+        let row = store.get(&pds.name).await.unwrap().unwrap();
+        assert_eq!((row.cursor.seq, row.status), (Some(50), HostStatus::Active));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_with_a_full_intake_does_not_wait_for_what_never_arrived() {
+    let (world, mut pds) = (World::new(Config { settle_within: SOON, ..quick() }), Pds::new().await);
+    world.read(&pds, Start::Oldest).await;
+    let mut connection = pds.accept().await;
+    connection.events(&[1]).await;
+    world.intake.has(&[1]).await;
+    world.intake.fill();
+    connection.events(&[2]).await;
+    until("the push waits", || world.view(&pds).in_flight == 2).await;
+    world.intake.take(&[1]);
+    let (hosts, name) = (world.hosts.clone(), pds.name.clone());
+    let began = Instant::now();
+    world.stopped().await;
+    assert!(began.elapsed() < SOON);
+    assert_eq!(hosts.get(&name).await.unwrap().unwrap().cursor.seq, Some(1));
+}
