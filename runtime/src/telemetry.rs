@@ -54,3 +54,16 @@ pub fn init(filter: &str, format: Format) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_filter_is_named_and_logs_are_set_up_once() {
+        let error = init("info,crawler=loud", Format::Auto).unwrap_err();
+        assert_eq!(error.to_string(), "invalid log filter \"info,crawler=loud\"");
+        init("info,crawler=debug", Format::Json).unwrap();
+        assert!(matches!(init("info", Format::Text), Err(Error::Already(_))));
+    }
+}
