@@ -1,0 +1,385 @@
+//! Identities over real sockets: a directory and `did:web` hosts in every mood.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod site;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use atproto::syntax::Did;
+use futures_util::future::join_all;
+use prometheus::Registry;
+use runtime::{
+    clock::Clock,
+    egress::{Egress, Policy},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use validator::identity::{self, Absence, Config, Identity, Resolver, Store, Want};
+
+use crate::site::{Reply, Site};
+
+const KEYS: [&str; 2] =
+    ["zQ3shMaemBTLdyhVoom3WAxBPDWyX2LdAZuH8tYUposBY8Rz6", "zQ3shRPQQKGdTR5ZbQ7hmT8ixPUL945oRbfPRTkeJV72BgWdp"];
+
+/// Long enough for anything on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Long enough to see that something does not happen.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn did(n: usize) -> Did {
+    let letter = char::from(b'a' + u8::try_from(n).unwrap());
+    Did::parse(&format!("did:plc:{}", letter.to_string().repeat(24))).unwrap()
+}
+
+fn path(n: usize) -> String {
+    format!("/{}", did(n))
+}
+
+/// An account's document with one of two keys.
+fn document(did: &str, key: usize) -> String {
+    format!(
+        r##"{{"id":"{did}","verificationMethod":[{{"id":"{did}#atproto","type":"Multikey","controller":"{did}",
+        "publicKeyMultibase":"{}"}}],"service":[{{"id":"#atproto_pds","type":"AtprotoPersonalDataServer",
+        "serviceEndpoint":"https://pds.example.com"}}]}}"##,
+        KEYS[key]
+    )
+}
+
+fn found(path: &str, key: usize) -> Reply {
+    Reply::Now(200, document(path.trim_start_matches('/'), key))
+}
+
+/// Which of the two keys an identity has.
+fn key_of(identity: &Identity) -> usize {
+    let key = identity.known.as_ref().unwrap().signing_key.as_ref().unwrap().to_did_key();
+    KEYS.iter().position(|multikey| key.ends_with(multikey)).unwrap()
+}
+
+/// A resolver with its loop, in a hurry.
+struct Bureau {
+    resolver: Resolver,
+    clock: Clock,
+    _task: JoinSet<()>,
+}
+
+impl Bureau {
+    fn open(plc_url: &str, edit: impl FnOnce(&mut Config)) -> Bureau {
+        Bureau::open_with(plc_url, Clock::system(), None, edit)
+    }
+
+    fn open_with(plc_url: &str, clock: Clock, store: Option<Arc<dyn Store>>, edit: impl FnOnce(&mut Config)) -> Bureau {
+        let mut config = Config::new(Url::parse(plc_url).unwrap());
+        config.replica_lag = Duration::from_millis(50);
+        config.timeout = Duration::from_secs(2);
+        config.retry_max = Duration::from_millis(50);
+        edit(&mut config);
+        let egress = Egress::new(Policy { allow_local: true, ..Policy::default() });
+        let (resolver, directory) = identity::build(config, egress, clock.clone(), store, &Registry::new()).unwrap();
+        let mut task = JoinSet::new();
+        task.spawn(directory.run(CancellationToken::new()));
+        Bureau { resolver, clock, _task: task }
+    }
+
+    async fn resolve(&self, did: &Did, want: Want) -> Identity {
+        timeout(LONG, self.resolver.resolve(did, want)).await.expect("no answer").unwrap()
+    }
+
+    async fn any(&self, n: usize) -> Identity {
+        self.resolve(&did(n), Want::Any).await
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now_micros()
+    }
+}
+
+async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < LONG, "never: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An address where nobody listens, for now.
+fn closed_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_document_is_asked_for_once_and_kept() {
+    let site = Site::start(|path, _| Reply::Late(SHORT, document(&path[1..], 0)));
+    let bureau = Bureau::open(&site.url(), |_| {});
+    let all = join_all((0..50).map(|_| bureau.any(0))).await;
+    assert!(all.iter().all(|identity| key_of(identity) == 0));
+    assert_eq!(bureau.any(0).await, all[0]);
+    assert_eq!(bureau.resolver.cached(&did(0)), Some(all[0].clone()));
+    assert_eq!(site.requests(&path(0)), 1);
+}
+
+#[tokio::test]
+async fn a_404_is_believed_when_the_replicas_had_their_time_and_then_for_a_while() {
+    let site = Site::start(|_, _| Reply::Now(404, String::new()));
+    let bureau = Bureau::open(&site.url(), |_| {});
+    let asked = bureau.now();
+    let identity = bureau.any(0).await;
+    assert_eq!(identity.known, Err(Absence::NotFound));
+    assert!(identity.fetched_at_micros >= asked + 50_000);
+    assert_eq!(bureau.any(0).await, identity);
+    assert_eq!(site.requests(&path(0)), 2);
+}
+
+#[tokio::test]
+async fn an_account_that_the_replica_did_not_know_yet_is_found() {
+    let site = Site::start(|path, before| match before {
+        0 => Reply::Now(404, String::new()),
+        _ => found(path, 0),
+    });
+    let bureau = Bureau::open(&site.url(), |_| {});
+    assert_eq!(key_of(&bureau.any(0).await), 0);
+}
+
+#[tokio::test]
+async fn definite_answers_are_told_apart() {
+    let site = Site::start(|asked, _| {
+        if asked == path(0) {
+            Reply::Now(410, String::new())
+        } else if asked == path(1) {
+            Reply::Now(200, document(did(0).as_str(), 0))
+        } else {
+            Reply::Now(200, format!(r#"{{"id":"{}"}}"#, &asked[1..]))
+        }
+    });
+    let bureau = Bureau::open(&site.url(), |_| {});
+    assert_eq!(bureau.any(0).await.known, Err(Absence::Tombstoned));
+    assert_eq!(bureau.any(1).await.known, Err(Absence::BadDocument));
+    let empty = bureau.any(2).await.known.unwrap();
+    assert_eq!((&empty.signing_key, &empty.pds), (&None, &None));
+    assert!((0..3).all(|n| site.requests(&path(n)) == 1));
+    let other = Did::parse("did:key:zQ3sh").unwrap();
+    assert_eq!(bureau.resolve(&other, Want::Any).await.known, Err(Absence::Unsupported));
+}
+
+#[tokio::test]
+async fn an_absence_is_asked_for_again_after_its_time() {
+    let site = Site::start(|path, before| match before {
+        0 => Reply::Now(410, String::new()),
+        _ => found(path, 0),
+    });
+    let clock = Clock::manual(1_000_000_000);
+    let bureau = Bureau::open_with(&site.url(), clock.clone(), None, |_| {});
+    assert_eq!(bureau.any(0).await.known, Err(Absence::Tombstoned));
+    clock.advance(Duration::from_secs(119));
+    assert_eq!(bureau.any(0).await.known, Err(Absence::Tombstoned));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(key_of(&bureau.any(0).await), 0);
+}
+
+#[tokio::test]
+async fn no_answer_is_waited_out() {
+    for mood in ["refused", "500", "429", "garbage", "hang"] {
+        let addr = closed_port();
+        let bureau = Bureau::open(&format!("http://{addr}"), |config| {
+            if mood == "hang" {
+                config.timeout = Duration::from_millis(100);
+            }
+        });
+        let down = match mood {
+            "refused" => None,
+            mood => Some(Site::start_at(addr, move |_, _| match mood {
+                "500" => Reply::Now(500, String::new()),
+                "429" => Reply::RetryAfter(429, 0),
+                "garbage" => Reply::Now(200, "<html>".into()),
+                _ => Reply::Hang,
+            })),
+        };
+        let resolver = bureau.resolver.clone();
+        let waiting = tokio::time::timeout(SHORT, resolver.resolve(&did(0), Want::Any)).await;
+        assert!(waiting.is_err(), "{mood} is no answer: {waiting:?}");
+        if let Some(down) = down {
+            assert!(down.requests(&path(0)) > 0);
+            down.stop().await;
+        }
+        let _up = Site::start_at(addr, |path, _| found(path, 0));
+        assert_eq!(key_of(&bureau.any(0).await), 0, "{mood}");
+    }
+}
+
+#[tokio::test]
+async fn a_429_keeps_everybody_away_for_as_long_as_it_says() {
+    let site = Site::start(|path, before| match before {
+        0 => Reply::RetryAfter(429, 1),
+        _ => found(path, 0),
+    });
+    let bureau = Bureau::open(&site.url(), |config| config.concurrent_max = NonZeroUsize::MIN);
+    let begun = Instant::now();
+    let (first, second) = tokio::join!(bureau.any(0), async {
+        eventually("the first request", || site.requests(&path(0)) == 1).await;
+        sleep(Duration::from_millis(50)).await;
+        bureau.any(1).await
+    });
+    assert_eq!((key_of(&first), key_of(&second)), (0, 0));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(site.requests(&path(0)), 2);
+}
+
+#[tokio::test]
+async fn a_document_past_its_time_serves_while_the_directory_is_down() {
+    let site = Site::start(|path, _| found(path, 0));
+    let addr = site.addr;
+    let clock = Clock::manual(1_000_000_000);
+    let bureau = Bureau::open_with(&site.url(), clock.clone(), None, |_| {});
+    let first = bureau.any(0).await;
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    assert_eq!(bureau.resolver.cached(&did(0)), None, "past its time");
+    site.stop().await;
+    assert_eq!(bureau.any(0).await, first);
+    assert_eq!(bureau.resolver.cached(&did(0)), Some(first.clone()), "good for a while");
+    let announced = bureau.resolve(&did(0), Want::Announced { at_micros: clock.now_micros() }).await;
+    assert_eq!(announced, first);
+
+    clock.advance(Duration::from_secs(30));
+    let _site = Site::start_at(addr, |path, _| found(path, 1));
+    assert_eq!(key_of(&bureau.any(0).await), 1, "asked again");
+}
+
+#[tokio::test]
+async fn who_needs_a_newer_one_waits_for_the_directory() {
+    let site = Site::start(|path, _| found(path, 0));
+    let addr = site.addr;
+    let bureau = Bureau::open(&site.url(), |_| {});
+    bureau.any(0).await;
+    site.stop().await;
+    let since = bureau.now();
+    let resolver = bureau.resolver.clone();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { resolver.resolve(&did(0), Want::Since { at_micros: since }).await });
+    assert!(timeout(SHORT, waiting.join_next()).await.is_err());
+    let _site = Site::start_at(addr, |path, _| found(path, 1));
+    let identity = timeout(LONG, waiting.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    assert_eq!(key_of(&identity), 1);
+    assert!(identity.fetched_at_micros >= since);
+}
+
+#[tokio::test]
+async fn who_asks_while_a_request_is_under_way_may_need_another() {
+    let site = Site::start(|path, before| Reply::Late(SHORT, document(&path[1..], before)));
+    let bureau = Bureau::open(&site.url(), |_| {});
+    let (first, second) = tokio::join!(bureau.any(0), async {
+        eventually("the first request", || site.requests(&path(0)) == 1).await;
+        bureau.resolve(&did(0), Want::Since { at_micros: bureau.now() }).await
+    });
+    assert_eq!((key_of(&first), key_of(&second)), (0, 1));
+}
+
+#[tokio::test]
+async fn an_announced_change_that_does_not_show_is_looked_for_again() {
+    let site = Site::start(|path, before| found(path, usize::from(before >= 3)));
+    let bureau = Bureau::open(&site.url(), |_| {});
+    bureau.any(0).await;
+    let announced = bureau.resolve(&did(0), Want::Announced { at_micros: bureau.now() }).await;
+    assert_eq!(key_of(&announced), 0);
+    eventually("the new key shows", || bureau.resolver.cached(&did(0)).is_some_and(|now| key_of(&now) == 1)).await;
+    assert_eq!(site.requests(&path(0)), 4);
+
+    // One that never shows is looked for twice.
+    bureau.resolve(&did(0), Want::Announced { at_micros: bureau.now() }).await;
+    eventually("two more looks", || site.requests(&path(0)) == 7).await;
+    sleep(SHORT).await;
+    assert_eq!(site.requests(&path(0)), 7);
+}
+
+#[tokio::test]
+async fn requests_under_way_are_bounded() {
+    let site = Site::start(|path, _| Reply::Late(Duration::from_millis(20), document(&path[1..], 0)));
+    let bureau = Bureau::open(&site.url(), |config| {
+        config.concurrent_max = NonZeroUsize::new(3).unwrap();
+        config.lookups_max = NonZeroUsize::new(5).unwrap();
+    });
+    join_all((0..20).map(|n| bureau.any(n))).await;
+    assert!(site.open_max() <= 3, "{}", site.open_max());
+    assert!((0..20).all(|n| site.requests(&path(n)) == 1));
+}
+
+#[tokio::test]
+async fn one_account_that_the_directory_is_silent_about_is_given_up() {
+    let site = Site::start(|asked, _| if asked == path(0) { Reply::Now(500, String::new()) } else { found(asked, 0) });
+    let bureau = Bureau::open(&site.url(), |config| config.patience = Duration::from_millis(200));
+    let (silent, ()) = tokio::join!(bureau.any(0), async {
+        for n in 1..20 {
+            bureau.any(n).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(silent.known, Err(Absence::Unanswered));
+}
+
+#[tokio::test]
+async fn a_web_host_answers_for_itself() {
+    let hangs = Site::start(|_, _| Reply::Hang);
+    let lies = Site::start(|path, _| match path {
+        "/.well-known/did.json" => Reply::Now(200, document("did:web:ok", 0)),
+        _ => Reply::Now(404, String::new()),
+    });
+    let web_did = |site: &Site| Did::parse(&format!("did:web:localhost%3A{}", site.addr.port())).unwrap();
+    let plc = format!("http://{}", closed_port());
+    let bureau = Bureau::open(&plc, |config| {
+        config.patience = Duration::from_millis(200);
+        config.timeout = Duration::from_millis(100);
+    });
+    let (hangs, lies) = (web_did(&hangs), web_did(&lies));
+    let (hung, wrong) = tokio::join!(bureau.resolve(&hangs, Want::Any), bureau.resolve(&lies, Want::Any));
+    assert_eq!(hung.known, Err(Absence::Unanswered), "its silence is its own");
+    assert_eq!(wrong.known, Err(Absence::BadDocument));
+
+    let addr = closed_port();
+    let own = Did::parse(&format!("did:web:localhost%3A{}", addr.port())).unwrap();
+    let json = document(own.as_str(), 0);
+    let _site = Site::start_at(addr, move |_, _| Reply::Now(200, json.clone()));
+    assert_eq!(key_of(&bureau.resolve(&own, Want::Any).await), 0);
+}
+
+#[derive(Default)]
+struct Shelf(Mutex<HashMap<Did, Vec<u8>>>);
+
+#[async_trait]
+impl Store for Shelf {
+    async fn get(&self, did: &Did) -> Result<Option<Vec<u8>>, storage::error::Error> {
+        Ok(self.0.lock().unwrap().get(did).cloned())
+    }
+
+    async fn put(&self, did: &Did, bytes: Vec<u8>) -> Result<(), storage::error::Error> {
+        self.0.lock().unwrap().insert(did.clone(), bytes);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_outlives_the_process_and_its_time_goes_on() {
+    let site = Site::start(|path, _| found(path, 0));
+    let clock = Clock::manual(1_000_000_000);
+    let shelf = Arc::new(Shelf::default());
+    let open = || Bureau::open_with(&site.url(), clock.clone(), Some(shelf.clone()), |_| {});
+    let first = open().any(0).await;
+    clock.advance(Duration::from_secs(60 * 60));
+    assert_eq!(open().any(0).await, first);
+    assert_eq!(site.requests(&path(0)), 1);
+    clock.advance(Duration::from_secs(23 * 60 * 60));
+    assert!(open().any(0).await.fetched_at_micros > first.fetched_at_micros);
+    assert_eq!(site.requests(&path(0)), 2);
+    shelf.0.lock().unwrap().insert(did(0), vec![255]);
+    assert_eq!(key_of(&open().any(0).await), 0, "damage is as if nothing had been stored");
+}
