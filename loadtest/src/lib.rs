@@ -7,6 +7,7 @@
 //! What must hold: nothing here knows the relay's code, only its sockets and its command line; what a relay is judged
 //! by is made with `atproto`'s encoders and sent with another WebSocket implementation than the relay's own.
 
+pub mod bench;
 pub mod judge;
 pub mod network;
 pub mod relay_process;

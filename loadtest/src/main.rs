@@ -1,5 +1,6 @@
 //! `loadtest`: a simulated network to point a relay at, and measurements of a relay from outside.
 
+mod measure;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -16,11 +17,14 @@ struct Cli {
 enum Command {
     /// Runs hosts, a PLC directory and accounts that sign real commits, until stopped.
     Serve(serve::Args),
+    /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
+    Bench(measure::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
+        Command::Bench(args) => measure::run(args).await,
     }
 }

@@ -18,16 +18,19 @@ mod traffic;
 mod world;
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use atproto::{
+    crypto::PublicKey,
     event::Kind as EventKind,
     mst::MstError,
     syntax::{Did, HostName, SyntaxError},
 };
+use bytes::Bytes;
 use runtime::clock::Clock;
 use tokio::{
     sync::watch,
@@ -220,6 +223,16 @@ impl Network {
     /// What has been done so far.
     pub fn stats(&self) -> Stats {
         self.world().stats()
+    }
+
+    /// The frames that a host has in its window.
+    pub fn frames(&self, host: usize) -> Vec<Bytes> {
+        self.hosts[host].outbox.frames()
+    }
+
+    /// The keys that accounts sign with now.
+    pub fn signing_keys(&self) -> HashMap<Did, PublicKey> {
+        self.world().accounts().iter().map(|account| (account.did.clone(), account.key.public_key())).collect()
     }
 
     /// How many subscribers a host has.

@@ -86,6 +86,11 @@ impl Outbox {
         }
     }
 
+    /// All frames of the window.
+    pub(super) fn frames(&self) -> Vec<Bytes> {
+        self.state().frames.iter().map(|(_, frame)| frame.clone()).collect()
+    }
+
     /// While held, frames gather and no subscriber sees them.
     pub(super) fn hold(&self, held: bool) {
         let mut state = self.state();
