@@ -184,7 +184,8 @@ async fn as_a_server_of_tungstenite_with_the_raw_socket_in_hand() {
 
 #[tokio::test]
 async fn a_handshake_that_goes_wrong_says_how() {
-    let answers: [(&str, fn(&HandshakeError) -> bool); 7] = [
+    type Case = (&'static str, fn(&HandshakeError) -> bool);
+    let answers: [Case; 7] = [
         ("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", |error| {
             matches!(error, HandshakeError::Refused { status, headers, .. }
                 if *status == StatusCode::FOUND && headers.contains_key("location"))
