@@ -1,1 +1,3 @@
-//! (to be written)
+//! The relay: from the event log to subscribers, and the program that runs all parts.
+
+pub mod fanout;

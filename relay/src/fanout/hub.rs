@@ -1,0 +1,202 @@
+//! The hub tails the log, encodes each event once, and keeps the newest chunks for all subscribers.
+//!
+//! What must hold: chunks follow each other without a hole, and hold only what the log has made durable. The hub knows
+//! no subscriber; they come and take what follows their position, so a slow one costs nobody else anything.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use runtime::backoff::Backoff;
+use storage::{
+    error::Error,
+    log::{EventLog, ReadError, Window},
+    seq::Seq,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    chunk::Chunk,
+    metrics::Metrics,
+    rate::Rate,
+    replay::Replay,
+    ring::{Found, Ring},
+};
+
+/// Sizes of the hub.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Encoded events kept in memory.
+    pub ring_bytes: usize,
+    /// The most that is read from the log, and put into one chunk, at a time.
+    pub chunk_bytes: usize,
+    /// Reads behind the ring at once.
+    pub replay_reads_max: usize,
+    /// Pieces read behind the ring that are kept to be shared.
+    pub replay_recent_max: usize,
+    /// The longest an event waits for others to share its chunk.
+    pub linger_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            ring_bytes: 64 << 20,
+            chunk_bytes: 512 << 10,
+            replay_reads_max: 4,
+            replay_recent_max: 16,
+            linger_max: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A handle on the hub, cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Arc<dyn EventLog>,
+    ring: RwLock<Ring>,
+    /// The ring's last seq.
+    tail: watch::Sender<Seq>,
+    replay: Replay,
+    rate: Rate,
+    config: Config,
+    metrics: Metrics,
+}
+
+impl Hub {
+    /// A hub that begins at the end of the log. Nothing moves until [`Hub::run`].
+    pub fn build(log: Arc<dyn EventLog>, config: Config, metrics: Metrics) -> Hub {
+        let last = log.window().borrow().last;
+        let replay = Replay::new(
+            log.clone(),
+            config.chunk_bytes,
+            config.replay_reads_max,
+            config.replay_recent_max,
+            metrics.clone(),
+        );
+        let ring = RwLock::new(Ring::new(last, config.ring_bytes));
+        let shared =
+            Shared { log, ring, tail: watch::Sender::new(last), replay, rate: Rate::default(), config, metrics };
+        Hub { shared: Arc::new(shared) }
+    }
+
+    /// What of the log can be read now.
+    pub fn window(&self) -> Window {
+        *self.shared.log.window().borrow()
+    }
+
+    /// Wakes when there is something newer for those at the end.
+    pub fn tail(&self) -> watch::Receiver<Seq> {
+        self.shared.tail.subscribe()
+    }
+
+    /// What follows `position` in memory: about `bytes_max`.
+    pub fn find(&self, position: Seq, bytes_max: usize) -> Found {
+        self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).find(position, bytes_max)
+    }
+
+    /// What follows `position` in the log: one chunk, or none where it is the end.
+    pub async fn read_behind(&self, position: Seq) -> Result<Option<Arc<Chunk>>, ReadError> {
+        self.shared.replay.read(position).await
+    }
+
+    /// Events a second over the last seconds.
+    pub fn events_per_second(&self) -> f64 {
+        self.shared.rate.per_second()
+    }
+
+    /// Tails the log until `stop`, or until the log fails for good.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut window = shared.log.window();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            let position = *shared.tail.borrow();
+            window.borrow_and_update();
+            match shared.log.read(position, shared.config.chunk_bytes).await {
+                Ok(events) if events.is_empty() => {
+                    tokio::select! {
+                        changed = window.changed() => changed.map_err(|_| Error::Closed)?,
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+                Ok(events) => {
+                    backoff.reset();
+                    self.publish(Arc::new(Chunk::encode(position, &events)));
+                    let linger = linger(shared.metrics.subscribers.get(), shared.config.linger_max);
+                    if !linger.is_zero() {
+                        tokio::time::sleep(linger).await;
+                    }
+                }
+                Err(ReadError::Outdated { first, .. }) => {
+                    // The window was cut past us: subscribers at our place are behind it and will be told so.
+                    warn!(%position, %first, "the hub fell out of the window");
+                    self.restart(Seq(first.0.saturating_sub(1)));
+                }
+                Err(ReadError::Store(error @ Error::Determinate { .. })) => {
+                    warn!(%error, "failed to read the log's tail");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.next(&mut rand::rng())) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+                Err(ReadError::Store(
+                    error @ (Error::Indeterminate { .. } | Error::Closed | Error::Damaged { .. }),
+                )) => {
+                    return Err(error);
+                }
+            }
+            if stop.is_cancelled() && window.borrow().last == *shared.tail.borrow() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn publish(&self, chunk: Arc<Chunk>) {
+        let shared = &self.shared;
+        let (events, last) = (chunk.events() as u64, chunk.last());
+        let bytes = {
+            let mut ring = shared.ring.write().unwrap_or_else(PoisonError::into_inner);
+            ring.push(chunk);
+            ring.bytes()
+        };
+        shared.metrics.events.inc_by(events);
+        shared.metrics.ring_bytes.set(bytes as i64);
+        shared.rate.add(events);
+        shared.tail.send_replace(last);
+    }
+
+    fn restart(&self, after: Seq) {
+        self.shared.ring.write().unwrap_or_else(PoisonError::into_inner).reset(after);
+        self.shared.tail.send_replace(after);
+    }
+}
+
+/// How long the hub waits for more events before the next chunk: nothing for a few subscribers, then longer, because
+/// each chunk costs each subscriber a wake-up and a system call.
+fn linger(subscribers: i64, max: Duration) -> Duration {
+    const FREE: u64 = 16;
+    const PER_SUBSCRIBER: Duration = Duration::from_micros(100);
+    let crowd = u64::try_from(subscribers).unwrap_or(0).saturating_sub(FREE);
+    PER_SUBSCRIBER.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX)).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_waits_a_little() {
+        let max = Duration::from_millis(20);
+        for (subscribers, expected) in [(0, 0), (16, 0), (17, 100), (116, 10_000), (300, 20_000), (1 << 40, 20_000)] {
+            assert_eq!(linger(subscribers, max), Duration::from_micros(expected), "{subscribers}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the fan-out counts.
+
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    core::{Collector, GenericCounter},
+};
+
+/// Why a subscriber's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It closed, or its connection broke.
+    Left,
+    /// It made no progress for too long, or fell out of the window.
+    TooSlow,
+    /// Its cursor was past the last event.
+    FutureCursor,
+    /// It answered no ping.
+    NoPong,
+    /// It broke the WebSocket protocol.
+    Protocol,
+    /// We are shutting down.
+    Shutdown,
+    /// The log could not be read.
+    Failed,
+}
+
+impl Ended {
+    const ALL: [Ended; 7] = [
+        Ended::Left,
+        Ended::TooSlow,
+        Ended::FutureCursor,
+        Ended::NoPong,
+        Ended::Protocol,
+        Ended::Shutdown,
+        Ended::Failed,
+    ];
+
+    /// The metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ended::Left => "left",
+            Ended::TooSlow => "too_slow",
+            Ended::FutureCursor => "future_cursor",
+            Ended::NoPong => "no_pong",
+            Ended::Protocol => "protocol",
+            Ended::Shutdown => "shutdown",
+            Ended::Failed => "failed",
+        }
+    }
+}
+
+/// The fan-out's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Subscribers connected now.
+    pub subscribers: IntGauge,
+    /// Subscribers that read behind the ring now.
+    pub replaying: IntGauge,
+    /// Events that have left in full.
+    pub events_sent: IntCounter,
+    /// Bytes of events that have left.
+    pub bytes_sent: IntCounter,
+    /// Events the hub has taken from the log.
+    pub events: IntCounter,
+    /// Bytes in the ring.
+    pub ring_bytes: IntGauge,
+    /// Reads behind the ring that went to the log.
+    pub replay_reads: IntCounter,
+    /// Reads behind the ring that another's read served.
+    pub replay_shared: IntCounter,
+    ended: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let ended = add(
+            registry,
+            IntCounterVec::new(
+                Opts::new("mainstem_fanout_disconnects_total", "Subscribers' connections that ended, by reason."),
+                &["reason"],
+            )?,
+        )?;
+        for reason in Ended::ALL {
+            ended.with_label_values(&[reason.as_str()]);
+        }
+        Ok(Metrics {
+            subscribers: gauge(registry, "mainstem_fanout_subscribers", "Subscribers that are connected.")?,
+            replaying: gauge(
+                registry,
+                "mainstem_fanout_replaying_subscribers",
+                "Subscribers that read behind the ring.",
+            )?,
+            events_sent: counter(
+                registry,
+                "mainstem_fanout_events_sent_total",
+                "Events sent, summed over subscribers.",
+            )?,
+            bytes_sent: counter(
+                registry,
+                "mainstem_fanout_bytes_sent_total",
+                "Bytes of events sent, summed over subscribers.",
+            )?,
+            events: counter(registry, "mainstem_fanout_events_total", "Events taken from the log to be served.")?,
+            ring_bytes: gauge(registry, "mainstem_fanout_ring_bytes", "Bytes of encoded events held in memory.")?,
+            replay_reads: counter(
+                registry,
+                "mainstem_fanout_replay_reads_total",
+                "Reads behind the ring from the log.",
+            )?,
+            replay_shared: counter(
+                registry,
+                "mainstem_fanout_replay_shared_total",
+                "Reads behind the ring that were served by another subscriber's read.",
+            )?,
+            ended,
+        })
+    }
+
+    /// Counts the end of a connection.
+    pub fn ended(&self, reason: Ended) {
+        self.ended.with_label_values(&[reason.as_str()]).inc();
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    add(registry, GenericCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    add(registry, IntGauge::new(name, help)?)
+}

@@ -1,0 +1,23 @@
+//! From the event log to subscribers.
+//!
+//! ```text
+//!   EventLog ──tail──▶ hub ──▶ ring of chunks ──▶ subscriber ──▶ socket
+//!      └──────────────replay (shared reads)───────────┘
+//! ```
+//!
+//! What must hold: a subscriber gets the events after its cursor in seq order, none left out and none twice, at the seam
+//! between replay and live too, because both are found by seq alone; and only whole frames, so that a close or an error
+//! is always readable.
+
+pub mod chunk;
+pub mod cursor;
+pub mod hub;
+pub mod metrics;
+pub mod rate;
+pub mod replay;
+pub mod ring;
+pub mod slow;
+pub mod subscriber;
+
+pub use hub::Hub;
+pub use metrics::Metrics;
