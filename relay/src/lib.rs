@@ -1,3 +1,28 @@
-//! The relay: from the event log to subscribers, and the program that runs all parts.
+//! The relay: from the event log to subscribers, the public and the private HTTP, and the program that runs all parts.
+//!
+//! Only [`backend`] names a backend of the stores, only [`config`] and [`cli`] read arguments and the environment, and
+//! only [`node`] knows all parts.
 
+pub mod admin;
+pub mod app;
+pub mod backend;
+pub mod cli;
+pub mod config;
 pub mod fanout;
+pub mod node;
+pub mod simulated;
+pub mod tail;
+pub mod ui;
+pub mod xrpc;
+
+/// An error with its causes, in one line.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line
+}

@@ -1,1 +1,73 @@
-fn main() {}
+//! The program: reads its arguments and does one of its commands.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use relay::{
+    backend::Backend,
+    cli::{self, Command, Origins, RunArgs},
+    config::Config,
+    node::Node,
+    tail,
+};
+use runtime::{
+    signals::Signals,
+    tasks::{Cause, Tasks},
+    telemetry,
+};
+use tracing::{error, info};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The time from the signal to the end of the process.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let (cli, origins) = match cli::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
+        Command::Run(args) => run(&args).await,
+        Command::Tail(args) => tail::run(&args).await.context("tail"),
+        Command::Verify(_) | Command::Repair(_) => Ok(ExitCode::FAILURE),
+        Command::Config(args) => print_config(&args, &origins),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::from_args(args)?;
+    telemetry::init(&config.log.filter, config.log.format).context("--log")?;
+    let mut signals = Signals::new().context("failed to listen for signals")?;
+    let tasks = Tasks::new();
+
+    let node = Node::build(config, Backend::Local, tasks.clone()).await?;
+    info!(public = %format_args!("http://{}", node.public_addr()), private = %node.private_addr(), "listening");
+    let running = node.start();
+
+    tokio::select! {
+        signal = signals.stop() => tasks.shutdown(signal.as_str()),
+        () = tasks.stopped() => {}
+    }
+    let cause = tasks.cause().cloned().context("a shutdown has a cause")?;
+    info!(%cause, "shutting down");
+    let drained = tokio::select! {
+        drained = running.drain(DRAIN_MAX) => drained.context("failed to end in time"),
+        signal = signals.stop() => Err(anyhow::anyhow!("{} again: ending at once", signal.as_str())),
+    };
+    if let Err(error) = &drained {
+        error!(error = format!("{error:#}"), "some work was cut short; what was not durable is read again");
+    }
+    Ok(if drained.is_ok() && matches!(cause, Cause::Asked(_)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_config(args: &RunArgs, origins: &Origins) -> anyhow::Result<ExitCode> {
+    print!("{}", Config::from_args(args)?.describe(origins));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,117 @@
+//! What the handlers of both listeners share: the stores, the hub, and what is known of the process.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use runtime::{clock::Clock, tasks::Tasks};
+use storage::{Stores, refusal::Refusals};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::readiness::Facts,
+    fanout::{self, Hub, subscriber},
+};
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+/// The parts of an [`App`].
+pub struct Inner {
+    /// The four stores.
+    pub stores: Stores,
+    /// The hub of the fan-out.
+    pub hub: Hub,
+    /// The crawler's hosts.
+    pub hosts: crawler::Handle,
+    /// What the fan-out counts.
+    pub fanout: fanout::Metrics,
+    /// How subscribers are treated.
+    pub subscriber: subscriber::Config,
+    /// The subscribers' places.
+    pub places: Places,
+    /// Cancelled when subscribers must go.
+    pub subscribers_stop: CancellationToken,
+    /// What was refused, by host and reason.
+    pub refusals: Arc<Refusals>,
+    /// Whether local hosts are allowed.
+    pub dev: bool,
+    /// Whether the network is a simulated one.
+    pub simulate: bool,
+    /// The process's tasks.
+    pub tasks: Tasks,
+    /// The wall clock.
+    pub clock: Clock,
+    /// When the process began.
+    pub started: Instant,
+    /// Whether all parts are running.
+    pub running: AtomicBool,
+}
+
+impl App {
+    /// From its parts.
+    pub fn new(inner: Inner) -> App {
+        App { inner: Arc::new(inner) }
+    }
+}
+
+impl Inner {
+    /// What readiness is judged by.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            running: self.running.load(Ordering::Relaxed),
+            draining: self.tasks.cause().is_some(),
+            log: self.stores.log.health(),
+            lanes_stalled: 0,
+        }
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+/// The places of subscribers: a bounded number.
+#[derive(Debug)]
+pub struct Places {
+    taken: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// A subscriber's place; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    taken: Arc<AtomicUsize>,
+}
+
+impl Places {
+    /// All free.
+    pub fn new(max: usize) -> Places {
+        Places { taken: Arc::default(), max }
+    }
+
+    /// Takes one, if one is free.
+    pub fn take(&self) -> Option<Place> {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        let place = Place { taken: self.taken.clone() };
+        (taken < self.max).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}

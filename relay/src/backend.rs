@@ -1,0 +1,79 @@
+//! Where state lives: the one place that names a backend.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use prometheus::Registry;
+use runtime::clock::Clock;
+use storage::{Stores, lane::LaneCount, memory, seq::Seq};
+
+use crate::config::Config;
+
+/// Lanes of one process. Written into a data folder when it is made, so never to be changed.
+const LANES: LaneCount = LaneCount(NonZeroU32::new(16).expect("16 is not 0"));
+
+/// Which backend holds the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In one folder on this machine.
+    Local,
+    /// In memory, gone with the process: for tests.
+    Memory,
+}
+
+/// The stores can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder can't be opened.
+    #[error("failed to open the data folder (--data-dir)")]
+    Local(#[from] storage_local::OpenError),
+}
+
+/// Open stores, to be closed at the end.
+pub enum Opened {
+    /// The folder's.
+    Local(storage_local::Opened),
+    /// Memory's.
+    Memory(Stores),
+}
+
+/// Opens the stores. Reads the newest part of the log, which may take a while.
+pub async fn open(backend: Backend, config: &Config, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
+    let clock = clock.clone();
+    let now_micros = Arc::new(move || clock.now_micros());
+    match backend {
+        Backend::Local => {
+            let config = storage_local::Config {
+                window: Some(config.window),
+                window_bytes: Some(config.window_bytes.get()),
+                seq_start: config.seq_start,
+                ..storage_local::Config::new(&config.data_dir, LANES, now_micros, registry.clone())
+            };
+            let opened = tokio::task::spawn_blocking(move || storage_local::open(config)).await;
+            Ok(Opened::Local(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?))
+        }
+        Backend::Memory => Ok(Opened::Memory(memory::open_with(memory::Config {
+            window_bytes: config.window_bytes.get(),
+            seq_start: config.seq_start.unwrap_or(Seq(1)),
+            now_micros,
+            ..memory::Config::default()
+        }))),
+    }
+}
+
+impl Opened {
+    /// The four nouns.
+    pub fn stores(&self) -> Stores {
+        match self {
+            Opened::Local(opened) => opened.stores(),
+            Opened::Memory(stores) => stores.clone(),
+        }
+    }
+
+    /// Makes everything durable and lets go of it.
+    pub async fn close(self) -> Result<(), storage::error::Error> {
+        match self {
+            Opened::Local(opened) => opened.close().await,
+            Opened::Memory(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The command line as it is written: strings and flags, with the help that explains them.
+//!
+//! This is the low form. [`crate::config`] turns it into values that cannot be wrong; nothing else reads it. Each flag
+//! of `run` may also stand in the environment as `MAINSTEM_` and its name; the flag wins.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::FalseyValueParser,
+    parser::{ArgMatches, ValueSource},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mainstem run --simulate                          a simulated network beside the relay, to look around
+  mainstem run --host pds.example.com              relay one host
+  mainstem run --bootstrap https://relay.example.com --window 24h
+                                                   relay all hosts that another relay lists
+  mainstem run --dev --plc-url http://localhost:2582 --host localhost:2583
+                                                   relay a development network
+  mainstem tail                                    watch the relay on this machine
+  mainstem tail wss://relay.example.com --json     watch another one, a JSON object a line
+  mainstem config --dev                            what a run with these flags would use, and why";
+
+/// The program's arguments.
+#[derive(Debug, Parser)]
+#[command(name = "mainstem", version, max_term_width = 110, after_help = EXAMPLES)]
+/// An AT Protocol relay: reads the firehose of many hosts, verifies every event, and serves one merged firehose.
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the relay: crawl hosts, verify their events, and serve the merged firehose
+    Run(RunArgs),
+    /// Watch a firehose, ours or another's, decoded
+    Tail(TailArgs),
+    /// Judge recorded frames, in order, as one stream; exit code 1 if one is refused
+    Verify(VerifyArgs),
+    /// Say what of a data folder is damaged and what is lost, and mend it when told to
+    Repair(RepairArgs),
+    /// Print the settings that a run with these flags would use, and where each comes from
+    Config(RunArgs),
+}
+
+/// Arguments of `run` and `config`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Where the stream, the public methods and the status page are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2470", env = "MAINSTEM_BIND")]
+    pub bind: String,
+
+    /// Where metrics, health and administration are served; keep it private
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2471", env = "MAINSTEM_ADMIN_BIND")]
+    pub admin_bind: String,
+
+    /// Where all data is kept; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// The directory of did:plc identities
+    #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
+    pub plc_url: String,
+
+    /// A host (PDS) to relay; may be given many times. In the environment: separated by commas
+    #[arg(long = "host", value_name = "HOST[:PORT]", value_delimiter = ',', env = "MAINSTEM_HOST")]
+    pub hosts: Vec<String>,
+
+    /// A relay whose hosts (listHosts) are relayed too
+    #[arg(long, value_name = "URL", env = "MAINSTEM_BOOTSTRAP")]
+    pub bootstrap: Option<String>,
+
+    /// How long events are kept for replay: 72h, 30m, 7days
+    #[arg(long, value_name = "TIME", default_value = "72h", env = "MAINSTEM_WINDOW")]
+    pub window: String,
+
+    /// How many bytes of events are kept at most, whatever their age: 500GB, 20GiB
+    #[arg(long, value_name = "SIZE", default_value = "20GB", env = "MAINSTEM_WINDOW_BYTES")]
+    pub window_bytes: String,
+
+    /// The first seq to be given out; for an empty data folder, to go on above what an older relay has given out
+    #[arg(long, value_name = "N", env = "MAINSTEM_SEQ_START")]
+    pub seq_start: Option<String>,
+
+    /// A file with the password of the user `admin`; without it there is no administration over HTTP
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_PASSWORD_FILE")]
+    pub admin_password_file: Option<PathBuf>,
+
+    /// Development: hosts on this machine and private networks are allowed, over plain ws and http, without limits
+    #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]
+    pub dev: bool,
+
+    /// Run a simulated network in this process and relay it (implies --dev; its data is kept apart)
+    #[arg(long, env = "MAINSTEM_SIMULATE", value_parser = FalseyValueParser::new())]
+    pub simulate: bool,
+
+    /// Threads that verify events [default: one for each CPU]
+    #[arg(long, value_name = "N", env = "MAINSTEM_WORKERS")]
+    pub workers: Option<String>,
+
+    /// Subscribers served at once; one more is answered 503
+    #[arg(long, value_name = "N", default_value = "1000", env = "MAINSTEM_SUBSCRIBERS_MAX")]
+    pub subscribers_max: String,
+
+    /// Whom hosts' operators may write to; named in the crawler's User-Agent
+    #[arg(long, value_name = "TEXT", env = "MAINSTEM_CONTACT")]
+    pub contact: Option<String>,
+
+    /// What is logged: error, warn, info, debug, or directives such as info,crawler=debug
+    #[arg(long, value_name = "FILTER", default_value = "info,fjall=warn,lsm_tree=warn", env = "MAINSTEM_LOG")]
+    pub log: String,
+
+    /// The form of the logs: auto (text on a terminal, else JSON), text or json
+    #[arg(long, value_name = "FORM", default_value = "auto", env = "MAINSTEM_LOG_FORMAT")]
+    pub log_format: String,
+}
+
+/// Arguments of `tail`.
+#[derive(Args, Clone, Debug)]
+pub struct TailArgs {
+    /// The relay or host: ws://HOST:PORT, wss://HOST, or just HOST[:PORT]
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:2470", env = "MAINSTEM_TAIL_URL")]
+    pub url: String,
+
+    /// Begin after this seq; 0 for the oldest event kept [default: live from now]
+    #[arg(long, value_name = "N")]
+    pub cursor: Option<u64>,
+
+    /// One JSON object a line, complete, for other programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Files with one recorded frame each, in the order they were sent
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// A JSON file with the accounts' keys and hosts; without it the real directories are asked
+    #[arg(long, value_name = "FILE")]
+    pub identities: Option<PathBuf>,
+
+    /// The host that sent the frames; without it the host is not checked
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+
+    /// The directory of did:plc identities
+    #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
+    pub plc_url: String,
+
+    /// Local directories and hosts are allowed, over plain http
+    #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]
+    pub dev: bool,
+}
+
+/// Arguments of `repair`.
+#[derive(Args, Clone, Debug)]
+pub struct RepairArgs {
+    /// The data folder of a relay that is not running
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Mend what is damaged; without it nothing is changed
+    #[arg(long)]
+    pub mend: bool,
+}
+
+/// Where a setting comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Neither.
+    Default,
+}
+
+impl Origin {
+    /// A word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Flag => "flag",
+            Origin::Environment => "environment",
+            Origin::Default => "default",
+        }
+    }
+}
+
+/// Where each setting of `run` comes from.
+#[derive(Clone, Debug)]
+pub struct Origins(ArgMatches);
+
+impl Origins {
+    /// Where the setting with this field's name in [`RunArgs`] comes from.
+    pub fn of(&self, field: &str) -> Origin {
+        match self.0.value_source(field) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            _ => Origin::Default,
+        }
+    }
+}
+
+/// Parses arguments; on a mistake, or when help is asked for, clap's error prints what to say.
+pub fn parse<I, T>(arguments: I) -> Result<(Cli, Origins), clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let of_subcommand = matches.subcommand().map(|(_, matches)| matches.clone()).unwrap_or_default();
+    Ok((cli, Origins(of_subcommand)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

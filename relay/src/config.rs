@@ -1,0 +1,344 @@
+//! The settings of a run: types that cannot be wrong, made once from the command line and the environment.
+//!
+//! Nobody after this checks a setting again, and nobody else reads arguments or the environment.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize, ParseIntError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use atproto::syntax::{HostName, SyntaxError};
+use bytesize::ByteSize;
+use runtime::telemetry::Format;
+use storage::seq::Seq;
+use url::Url;
+
+use crate::cli::{Origins, RunArgs};
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the public listener binds.
+    pub bind: SocketAddr,
+    /// Where the administrative listener binds.
+    pub admin_bind: SocketAddr,
+    /// Where this run's data is kept (of a simulated network: a folder of its own).
+    pub data_dir: PathBuf,
+    /// The directory of did:plc; a simulated network brings its own.
+    pub plc_url: Url,
+    /// Hosts to relay from the start.
+    pub hosts: Vec<HostName>,
+    /// The relay whose hosts are relayed too.
+    pub bootstrap: Option<Url>,
+    /// How long events are kept.
+    pub window: Duration,
+    /// How many bytes of events are kept at most.
+    pub window_bytes: NonZeroU64,
+    /// The first seq of an empty log.
+    pub seq_start: Option<Seq>,
+    /// The password of the user `admin`.
+    pub admin_password: Option<Password>,
+    /// Whether local hosts are allowed and unlimited.
+    pub dev: bool,
+    /// Whether a simulated network runs in the process.
+    pub simulate: bool,
+    /// Threads that verify.
+    pub workers: NonZeroUsize,
+    /// Subscribers served at once.
+    pub subscribers_max: NonZeroUsize,
+    /// Whom hosts' operators may write to.
+    pub contact: Option<String>,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// How the process logs.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Directives such as `info,crawler=debug`.
+    pub filter: String,
+    /// The form.
+    pub format: Format,
+}
+
+/// A password; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// A password that is not empty.
+    pub fn new(text: &str) -> Option<Password> {
+        (!text.is_empty()).then(|| Password(text.to_owned()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A setting that can't be used, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an address and port.
+    #[error("{flag} {value:?} is not an address with a port; write it like 127.0.0.1:2470 or [::]:2470")]
+    Address {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// Both listeners on the same port.
+    #[error("--bind and --admin-bind are both {0}; give one of them another port")]
+    SameAddress(SocketAddr),
+    /// Not a URL, or not of http or https.
+    #[error("{flag} {value:?} is not a URL; write it like https://example.com")]
+    Url {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// A plain URL outside of development.
+    #[error("{flag} {value:?} is not https; use https, or --dev for a network on this machine")]
+    NotHttps {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// Not a host's name.
+    #[error("--host {value:?}: {source}; write it like pds.example.com or localhost:2583")]
+    Host {
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        source: SyntaxError,
+    },
+    /// A local host outside of development.
+    #[error("--host {0} is on this machine or a private network; add --dev if that is meant")]
+    LocalHost(HostName),
+    /// Hosts beside a simulated network.
+    #[error("{flag} can't be used with --simulate, which brings its own hosts; leave one of them out")]
+    WithSimulate {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// Not a time.
+    #[error("--window {value:?} is not a time; write it like 72h, 30m or 7days")]
+    Window {
+        /// What was given.
+        value: String,
+    },
+    /// Not a size, or too small a one.
+    #[error("--window-bytes {value:?} is not a size of at least 64MiB; write it like 500GB or 20GiB")]
+    WindowBytes {
+        /// What was given.
+        value: String,
+    },
+    /// Not a number in its range.
+    #[error("{flag} {value:?} is not a whole number from {min} to {max}")]
+    Number {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// The password's file can't be used.
+    #[error("--admin-password-file {}: {source}; write the password on its first line, readable by this user", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The password's file holds none.
+    #[error("--admin-password-file {} is empty; write the password on its first line", path.display())]
+    EmptyPassword {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a form of logs.
+    #[error("--log-format {value:?} is not one of auto, text and json")]
+    LogFormat {
+        /// What was given.
+        value: String,
+    },
+}
+
+/// The least that `--window-bytes` may be: a few segments of the log.
+const WINDOW_BYTES_MIN: u64 = 64 << 20;
+
+/// The most that `--workers` may be.
+const WORKERS_MAX: u64 = 1024;
+
+/// The most that `--subscribers-max` may be.
+const SUBSCRIBERS_MAX: u64 = 100_000;
+
+impl Config {
+    /// Checks and converts the command line's settings; reads the password's file.
+    pub fn from_args(args: &RunArgs) -> Result<Config, Error> {
+        let dev = args.dev || args.simulate;
+        let bind = address("--bind", &args.bind)?;
+        let admin_bind = address("--admin-bind", &args.admin_bind)?;
+        if bind == admin_bind && bind.port() != 0 {
+            return Err(Error::SameAddress(bind));
+        }
+        if args.simulate && !args.hosts.is_empty() {
+            return Err(Error::WithSimulate { flag: "--host" });
+        }
+        if args.simulate && args.bootstrap.is_some() {
+            return Err(Error::WithSimulate { flag: "--bootstrap" });
+        }
+        let workers_default = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Ok(Config {
+            bind,
+            admin_bind,
+            data_dir: if args.simulate { args.data_dir.join("simulated") } else { args.data_dir.clone() },
+            plc_url: service("--plc-url", &args.plc_url, dev)?,
+            hosts: args.hosts.iter().map(|text| host(text, dev)).collect::<Result<_, _>>()?,
+            bootstrap: args.bootstrap.as_deref().map(|text| service("--bootstrap", text, dev)).transpose()?,
+            window: window(&args.window)?,
+            window_bytes: window_bytes(&args.window_bytes)?,
+            seq_start: args
+                .seq_start
+                .as_deref()
+                .map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get())))
+                .transpose()?,
+            admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
+            dev,
+            simulate: args.simulate,
+            workers: args
+                .workers
+                .as_deref()
+                .map_or(Ok(workers_default), |text| count("--workers", text, WORKERS_MAX))?,
+            subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
+            contact: args.contact.clone(),
+            log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
+        })
+    }
+
+    /// The settings, one a line, each with where it comes from.
+    pub fn describe(&self, origins: &Origins) -> String {
+        let none = || "(none)".to_owned();
+        let hosts: Vec<_> = self.hosts.iter().map(HostName::as_str).collect();
+        let password = if self.admin_password.is_some() { "(set)".to_owned() } else { none() };
+        let rows = [
+            ("bind", "bind", self.bind.to_string()),
+            ("admin-bind", "admin_bind", self.admin_bind.to_string()),
+            ("data-dir", "data_dir", self.data_dir.display().to_string()),
+            (
+                "plc-url",
+                "plc_url",
+                if self.simulate { "(the simulated directory)".into() } else { self.plc_url.to_string() },
+            ),
+            ("host", "hosts", if hosts.is_empty() { none() } else { hosts.join(",") }),
+            ("bootstrap", "bootstrap", self.bootstrap.as_ref().map_or_else(none, Url::to_string)),
+            ("window", "window", humantime::format_duration(self.window).to_string()),
+            ("window-bytes", "window_bytes", ByteSize(self.window_bytes.get()).display().si().to_string()),
+            ("seq-start", "seq_start", self.seq_start.map_or_else(none, |seq| seq.to_string())),
+            ("admin-password-file", "admin_password_file", password),
+            ("dev", "dev", self.dev.to_string()),
+            ("simulate", "simulate", self.simulate.to_string()),
+            ("workers", "workers", self.workers.to_string()),
+            ("subscribers-max", "subscribers_max", self.subscribers_max.to_string()),
+            ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
+            ("log", "log", self.log.filter.clone()),
+            ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
+        ];
+        let width = rows.iter().map(|(_, _, value)| value.len()).max().unwrap_or(0).min(60);
+        let mut text = String::new();
+        for (flag, field, value) in rows {
+            let origin = origins.of(field);
+            let implied = field == "dev" && self.simulate && origin == crate::cli::Origin::Default;
+            let origin = if implied { "implied by simulate" } else { origin.as_str() };
+            text.push_str(&format!("{flag:<20} {value:<width$}  {origin}\n"));
+        }
+        text
+    }
+}
+
+fn address(flag: &'static str, value: &str) -> Result<SocketAddr, Error> {
+    value.parse().map_err(|_| Error::Address { flag, value: value.to_owned() })
+}
+
+/// A service's URL: https, or http where it is local and this is development.
+fn service(flag: &'static str, value: &str, dev: bool) -> Result<Url, Error> {
+    let bad = || Error::Url { flag, value: value.to_owned() };
+    let url = Url::parse(value).map_err(|_| bad())?;
+    match url.scheme() {
+        "https" if url.has_host() => Ok(url),
+        "http" if url.has_host() && dev => Ok(url),
+        "http" if url.has_host() => Err(Error::NotHttps { flag, value: value.to_owned() }),
+        _ => Err(bad()),
+    }
+}
+
+fn host(value: &str, dev: bool) -> Result<HostName, Error> {
+    let host = HostName::parse(value).map_err(|source| Error::Host { value: value.to_owned(), source })?;
+    if host.is_local() && !dev {
+        return Err(Error::LocalHost(host));
+    }
+    Ok(host)
+}
+
+fn window(value: &str) -> Result<Duration, Error> {
+    match humantime::parse_duration(value) {
+        Ok(window) if !window.is_zero() => Ok(window),
+        _ => Err(Error::Window { value: value.to_owned() }),
+    }
+}
+
+fn window_bytes(value: &str) -> Result<NonZeroU64, Error> {
+    let bad = || Error::WindowBytes { value: value.to_owned() };
+    let size: ByteSize = value.parse().map_err(|_| bad())?;
+    NonZeroU64::new(size.as_u64()).filter(|size| size.get() >= WINDOW_BYTES_MIN).ok_or_else(bad)
+}
+
+/// A number from 1 to `max`.
+fn number(flag: &'static str, value: &str, max: u64) -> Result<NonZeroU64, Error> {
+    let parsed: Result<NonZeroU64, ParseIntError> = value.parse();
+    let bad = || Error::Number { flag, value: value.to_owned(), min: 1, max };
+    parsed.ok().filter(|number| number.get() <= max).ok_or_else(bad)
+}
+
+fn count(flag: &'static str, value: &str, max: u64) -> Result<NonZeroUsize, Error> {
+    let bad = |_| Error::Number { flag, value: value.to_owned(), min: 1, max };
+    NonZeroUsize::try_from(number(flag, value, max)?).map_err(bad)
+}
+
+fn password(path: &Path) -> Result<Password, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::PasswordFile { path: path.to_owned(), source })?;
+    let first = text.lines().next().unwrap_or_default().trim();
+    Password::new(first).ok_or_else(|| Error::EmptyPassword { path: path.to_owned() })
+}
+
+fn log_format(value: &str) -> Result<Format, Error> {
+    match value {
+        "auto" => Ok(Format::Auto),
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(Error::LogFormat { value: value.to_owned() }),
+    }
+}
+
+fn log_format_name(format: Format) -> &'static str {
+    match format {
+        Format::Auto => "auto",
+        Format::Text => "text",
+        Format::Json => "json",
+    }
+}

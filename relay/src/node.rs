@@ -1,0 +1,300 @@
+//! All parts of a relay in one process: built in order, started, and drained.
+//!
+//! [`Node::build`] opens the stores and binds the ports, so that every mistake in the settings is said before work
+//! starts. [`Node::start`] starts the parts. On shutdown they end from the sources to the subscribers: nothing new is
+//! read, what was read is judged and logged, the hub passes it on, and then subscribers are told to come back.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use crawler::Crawler;
+use loadtest::network::Network;
+use prometheus::Registry;
+use runtime::{
+    clock::Clock,
+    egress::{Egress, Policy},
+    http::{BindError, Limits, Listener},
+    tasks::{Tasks, Undrained},
+};
+use storage::{Stores, refusal::Refusals};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use validator::{Validator, identity};
+
+use crate::{
+    admin,
+    app::{App, Inner, Places},
+    backend::{self, Backend},
+    config::{Config, Password},
+    fanout::{self, Hub, hub, subscriber},
+    simulated, ui, xrpc,
+};
+
+/// Connections beside subscribers.
+const CONNECTIONS_SPARE: usize = 1_000;
+
+/// What the crawler may take for events that are being judged; the validator then to end; the hub for the last events.
+/// Subscribers have [`subscriber::Config::close_wait`], and the stores what is left.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+const JUDGED_MAX: Duration = Duration::from_secs(2);
+const PUBLISHED_MAX: Duration = Duration::from_secs(1);
+
+/// A relay that is built and not started.
+pub struct Node {
+    app: App,
+    opened: backend::Opened,
+    crawler: Crawler,
+    validator: Validator,
+    directory: identity::Directory,
+    workers: NonZeroUsize,
+    registry: Registry,
+    public: Listener,
+    private: Listener,
+    admin_password: Option<Password>,
+    subscribers_max: usize,
+    network: Option<Network>,
+}
+
+/// Why a relay can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The stores can't be opened.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// The simulated network can't be started.
+    #[error(transparent)]
+    Simulated(#[from] simulated::Error),
+    /// The simulated directory's address is no URL.
+    #[error("the simulated directory has no usable address")]
+    SimulatedUrl(#[from] url::ParseError),
+    /// The crawler can't be built.
+    #[error("failed to build the crawler")]
+    Crawler(#[from] crawler::Error),
+    /// Two parts want the same metric.
+    #[error("failed to register metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Node {
+    /// Binds the ports, opens the stores and builds the parts, from the log's end to its beginning.
+    pub async fn build(mut config: Config, backend: Backend, tasks: Tasks) -> Result<Node, Error> {
+        let public = Listener::bind(config.bind, "--bind")?;
+        let private = Listener::bind(config.admin_bind, "--admin-bind")?;
+        let clock = Clock::system();
+        let network = match config.simulate {
+            true => Some(simulate(&mut config, backend, clock.clone()).await?),
+            false => None,
+        };
+        let registry = Registry::new();
+        let opened = backend::open(backend, &config, &clock, &registry).await?;
+        let stores = opened.stores();
+        let refusals = Arc::new(Refusals::default());
+        let egress =
+            Egress::new(Policy { allow_local: config.dev, contact: config.contact.clone(), ..Policy::default() });
+
+        let fanout = fanout::Metrics::register(&registry)?;
+        let hub = Hub::build(stores.log.clone(), hub::Config::default(), fanout.clone());
+
+        let identities = identity::Config::new(config.plc_url.clone());
+        let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), None, &registry)?;
+        let parts = validator::Parts {
+            stores: stores.clone(),
+            resolver,
+            egress: egress.clone(),
+            refusals: refusals.clone(),
+            clock: clock.clone(),
+        };
+        let validator = Validator::build(validator::Config::default(), parts, &registry)?;
+
+        let parts = crawler::Parts {
+            intake: stores.intake.clone(),
+            hosts: stores.hosts.clone(),
+            refusals: refusals.clone(),
+            egress,
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            stop: tasks.token(),
+        };
+        let (crawler, hosts) = Crawler::build(crawler_config(&config), parts, &registry)?;
+
+        let app = App::new(Inner {
+            stores,
+            hub,
+            hosts,
+            fanout,
+            subscriber: subscriber::Config::default(),
+            places: Places::new(config.subscribers_max.get()),
+            subscribers_stop: CancellationToken::new(),
+            refusals,
+            dev: config.dev,
+            simulate: config.simulate,
+            tasks,
+            clock,
+            started: Instant::now(),
+            running: AtomicBool::new(false),
+        });
+        Ok(Node {
+            app,
+            opened,
+            crawler,
+            validator,
+            directory,
+            workers: config.workers,
+            registry,
+            public,
+            private,
+            admin_password: config.admin_password,
+            subscribers_max: config.subscribers_max.get(),
+            network,
+        })
+    }
+
+    /// Where the stream, the public methods and the page are served.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public.local_addr()
+    }
+
+    /// Where metrics, health and administration are served.
+    pub fn private_addr(&self) -> SocketAddr {
+        self.private.local_addr()
+    }
+
+    /// The stores, for tests that play the part of a host or of the validator.
+    pub fn stores(&self) -> &Stores {
+        &self.app.stores
+    }
+
+    /// Starts all parts, from the subscribers to the sources.
+    pub fn start(self) -> Running {
+        let Node { app, opened, crawler, validator, directory, workers, registry, .. } = self;
+        let tasks = app.tasks.clone();
+
+        let hub_stop = CancellationToken::new();
+        tasks.spawn_critical("hub", app.hub.clone().run(hub_stop.clone()));
+
+        let limits = Limits { connections_max: self.subscribers_max + CONNECTIONS_SPARE, ..Limits::default() };
+        let routes = public_router(app.clone());
+        tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
+        let routes = admin::router(app.clone(), registry, self.admin_password).fallback(async || xrpc::Error::NotFound);
+        tasks.spawn_critical("private http", self.private.serve(routes, Limits::default(), tasks.clone()));
+
+        let judging_stop = CancellationToken::new();
+        tasks.spawn_critical("directory", directory.run(judging_stop.clone()));
+        let stop = judging_stop.clone();
+        let judging = tasks.spawn_critical("validator", async move { validator.run_workers(workers, stop).await });
+        let crawling = tasks.spawn_critical("crawler", crawler.run());
+
+        let ending = Ending { app: app.clone(), crawling, judging, judging_stop, hub_stop };
+        tasks.spawn("ending", ending.run());
+        app.running.store(true, Ordering::Relaxed);
+        Running { app, opened, _network: self.network }
+    }
+}
+
+/// Starts a simulated network and points the settings to it.
+async fn simulate(config: &mut Config, backend: Backend, clock: Clock) -> Result<Network, Error> {
+    if backend == Backend::Local {
+        simulated::prepare(&config.data_dir)?;
+    }
+    let network = simulated::start(clock).await?;
+    config.plc_url = network.plc_url().parse()?;
+    config.hosts = network.hosts().to_vec();
+    info!(
+        hosts = network.hosts().len(),
+        accounts = network.accounts().len(),
+        "a simulated network runs in this process; nothing of it is real"
+    );
+    Ok(network)
+}
+
+fn crawler_config(config: &Config) -> crawler::Config {
+    // Whoever names a host wants all it has. Of the whole network, only what happens from now on can be had.
+    let start = if config.dev { crawler::Start::Oldest } else { crawler::Start::Live };
+    crawler::Config {
+        hosts: config.hosts.iter().map(|host| (host.clone(), crawler::Start::Oldest)).collect(),
+        bootstrap: config.bootstrap.clone(),
+        start,
+        settle_within: SETTLE_MAX,
+        ..crawler::Config::default()
+    }
+}
+
+fn public_router(app: App) -> Router {
+    xrpc::router(app.clone()).merge(ui::router(app)).fallback(async || xrpc::Error::NotFound)
+}
+
+/// The order of the end.
+struct Ending {
+    app: App,
+    crawling: JoinHandle<()>,
+    judging: JoinHandle<()>,
+    judging_stop: CancellationToken,
+    hub_stop: CancellationToken,
+}
+
+impl Ending {
+    async fn run(self) {
+        self.app.tasks.stopped().await;
+        // The crawler stops reading and waits for its receipts, for which the validator must go on.
+        if timeout(SETTLE_MAX + Duration::from_secs(1), self.crawling).await.is_err() {
+            warn!("the crawler did not end in time");
+        }
+        self.judging_stop.cancel();
+        if timeout(JUDGED_MAX, self.judging).await.is_err() {
+            warn!("the validator did not end in time");
+        }
+        // The last events reach the ring, and with it whoever keeps up, before subscribers are sent away.
+        let last = self.app.hub.window().last;
+        let mut tail = self.app.hub.tail();
+        let _late = timeout(PUBLISHED_MAX, tail.wait_for(|tail| *tail >= last)).await;
+        self.hub_stop.cancel();
+        self.app.subscribers_stop.cancel();
+    }
+}
+
+/// A relay at work.
+pub struct Running {
+    app: App,
+    opened: backend::Opened,
+    _network: Option<Network>,
+}
+
+/// Why the end was not in order. Nothing durable is lost by it.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// Some tasks did not end.
+    #[error(transparent)]
+    Undrained(#[from] Undrained),
+    /// The stores could not be closed.
+    #[error("failed to close the stores")]
+    Close(#[from] storage::error::Error),
+    /// The stores took too long.
+    #[error("the stores were not closed in time")]
+    CloseLate,
+}
+
+impl Running {
+    /// Ends all parts in their order, and closes the stores, within the deadline.
+    pub async fn drain(self, deadline: Duration) -> Result<(), DrainError> {
+        let until = Instant::now() + deadline;
+        let drained = self.app.tasks.drain(deadline.mul_f64(0.9)).await;
+        drop(self.app);
+        tokio::time::timeout_at(until, self.opened.close()).await.map_err(|_| DrainError::CloseLate)??;
+        Ok(drained?)
+    }
+}

@@ -1,0 +1,55 @@
+//! The page for people at `/`: how the relay does, kept fresh while one looks.
+//!
+//! The server renders the page and its moving part alike; a few lines of script fetch that part anew. Nothing is loaded
+//! from elsewhere, and every text from outside is escaped.
+
+mod page;
+mod status;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use http::header;
+
+use self::status::Status;
+use crate::{
+    app::App,
+    xrpc::{
+        Error,
+        params::{Params, parse_hostname},
+    },
+};
+
+/// The page's paths.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(whole))
+        .route("/status.html", get(part))
+        .route("/status.json", get(json))
+        .route("/favicon.ico", get(async || http::StatusCode::NO_CONTENT))
+        .with_state(app)
+}
+
+async fn whole(State(app): State<App>, params: Params) -> Result<Response, Error> {
+    let html = page::whole(&gather(&app, &params).await?);
+    // The page's own inline style and script, and nothing else.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'";
+    Ok(([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response())
+}
+
+async fn part(State(app): State<App>, params: Params) -> Result<Response, Error> {
+    let html = page::moving_part(&gather(&app, &params).await?);
+    Ok(([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response())
+}
+
+async fn json(State(app): State<App>, params: Params) -> Result<Json<Status>, Error> {
+    Ok(Json(gather(&app, &params).await?))
+}
+
+async fn gather(app: &App, params: &Params) -> Result<Status, Error> {
+    let after = params.get("after").map(parse_hostname).transpose()?;
+    Ok(Status::gather(app, after.as_ref()).await?)
+}

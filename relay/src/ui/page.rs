@@ -1,0 +1,209 @@
+//! The page's HTML. Pure.
+
+use std::fmt::{self, Display, Write};
+
+use bytesize::ByteSize;
+
+use super::status::{HostView, Status};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// The whole page.
+pub(super) fn whole(status: &Status) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>Mainstem</title><style>{STYLE}</style></head><body>\
+         <header><h1>Mainstem</h1><p>An AT Protocol relay: one verified firehose of many hosts.</p></header>\
+         <main id=\"moving\">{}</main>\
+         <footer><h2>Connect</h2>\
+         <p>The firehose: <code data-url=\"ws\">/xrpc/com.atproto.sync.subscribeRepos</code>. \
+         Add <code>?cursor=SEQ</code> to go on after an event you have, <code>?cursor=0</code> for all that is kept.</p>\
+         <p>On the command line: <code>mainstem tail <span data-url=\"origin\"></span></code>. \
+         This page as JSON: <a href=\"/status.json\">status.json</a>.</p>\
+         <p>Ask for your host to be relayed: <code>POST <span data-url=\"http\">/xrpc/com.atproto.sync.requestCrawl</span></code> \
+         with <code>{{\"hostname\": \"pds.example.com\"}}</code>.</p></footer>\
+         <script>{SCRIPT}</script></body></html>\n",
+        moving_part(status)
+    )
+}
+
+/// The part that is fetched anew.
+pub(super) fn moving_part(status: &Status) -> String {
+    let mut html = String::with_capacity(8 << 10);
+    // Writing to a String can't fail.
+    let _ = write_moving_part(&mut html, status);
+    html
+}
+
+fn write_moving_part(html: &mut String, status: &Status) -> fmt::Result {
+    if status.simulated {
+        html.push_str(
+            "<p class=\"note\">The network behind this relay is simulated, in the same process: its hosts and accounts \
+             are made up.</p>",
+        );
+    }
+    for problem in &status.problems {
+        write!(html, "<p class=\"note bad\">Not ready: {}.</p>", Escaped(&problem.message))?;
+    }
+
+    html.push_str("<section class=\"tiles\">");
+    tile(html, "events a second", format_args!("{:.0}", status.events_per_second), "")?;
+    let window = &status.window;
+    let kept = (window.last + 1).saturating_sub(window.first);
+    let seqs = if kept == 0 { "none yet".to_owned() } else { format!("{} … {}", window.first, window.last) };
+    tile(html, "last seq", Grouped(window.last), "")?;
+    let age = window.age_s.map(|age| format!("{}, ", Span(age))).unwrap_or_default();
+    let size = ByteSize(window.bytes).display().si();
+    tile(html, "events kept", Grouped(kept), format_args!("{age}{size}, {seqs}"))?;
+    tile(html, "subscribers", status.subscribers, "")?;
+    let connected = format_args!("{} connected", status.hosts_connected);
+    tile(html, "hosts", Grouped(status.hosts_count as u64), connected)?;
+    tile(html, "accounts", Grouped(status.repos), "")?;
+    let log = if window.full { "full" } else { "ok" };
+    let waiting = ByteSize(status.intake_bytes).display().si();
+    tile(html, "log", log, format_args!("{waiting} to be judged"))?;
+    tile(html, "running for", Span(status.uptime_s), format_args!("version {}", Escaped(status.version)))?;
+    html.push_str("</section>");
+
+    write!(html, "<h2>Hosts</h2>")?;
+    if status.hosts.is_empty() {
+        html.push_str("<p>None yet. Name one with <code>--host pds.example.com</code>, or look at a simulated network with <code>mainstem run --simulate</code>.</p>");
+    } else {
+        html.push_str(
+            "<div class=\"scroll\"><table><thead><tr><th>host</th><th>status</th><th class=\"n\">events/s</th>\
+             <th class=\"n\">seq</th><th class=\"n\">accounts</th><th class=\"n\">refused</th></tr></thead><tbody>",
+        );
+        for host in &status.hosts {
+            row(html, host)?;
+        }
+        html.push_str("</tbody></table></div>");
+    }
+    if let Some(next) = &status.hosts_next {
+        write!(html, "<p><a href=\"/?after={}\">more hosts</a></p>", Escaped(next))?;
+    }
+
+    if !status.refused.is_empty() {
+        html.push_str("<h2>Refused, by reason</h2><div class=\"scroll\"><table><tbody>");
+        for refused in &status.refused {
+            write!(html, "<tr><td>{}</td><td class=\"n\">{}</td></tr>", refused.reason, Grouped(refused.count))?;
+        }
+        html.push_str("</tbody></table></div>");
+    }
+    Ok(())
+}
+
+fn tile(html: &mut String, label: &str, value: impl Display, detail: impl Display) -> fmt::Result {
+    write!(html, "<div><span>{label}</span><b>{value}</b><small>{detail}</small></div>")
+}
+
+fn row(html: &mut String, host: &HostView) -> fmt::Result {
+    write!(html, "<tr><td>{}</td><td><i class=\"{status}\"></i>{status}", Escaped(&host.name), status = host.status)?;
+    if let Some(why) = &host.last_end {
+        write!(html, " <small>{}", Escaped(why))?;
+        if let Some(seconds) = host.next_try_in_s {
+            write!(html, "; next try in {}", Span(seconds))?;
+        }
+        html.push_str("</small>");
+    }
+    let seq = host.seq.map_or_else(|| "–".to_owned(), |seq| Grouped(seq).to_string());
+    write!(
+        html,
+        "</td><td class=\"n\">{:.1}</td><td class=\"n\">{seq}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+        host.events_per_second,
+        Grouped(host.accounts),
+        Grouped(host.refused),
+    )
+}
+
+/// Text as HTML shows it, in an attribute too.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number with its thousands apart.
+struct Grouped(u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.chars().enumerate() {
+            if i > 0 && (digits.len() - i).is_multiple_of(3) {
+                f.write_char('\u{202f}')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds, in the two largest units.
+struct Span(u64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, hours, minutes, seconds) = (self.0 / 86_400, self.0 / 3_600 % 24, self.0 / 60 % 60, self.0 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds} s"),
+            (0, 0, _) => write!(f, "{minutes} min {seconds} s"),
+            (0, _, _) => write!(f, "{hours} h {minutes} min"),
+            _ => write!(f, "{days} d {hours} h"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::status::WindowView;
+
+    #[test]
+    fn texts_from_outside_are_escaped() {
+        let evil = "<script>alert('\"&')</script>".to_owned();
+        let status = Status {
+            version: "1",
+            simulated: false,
+            uptime_s: 61,
+            events_per_second: 12.4,
+            subscribers: 2,
+            window: WindowView { first: 1, last: 1234567, bytes: 5 << 20, age_s: Some(100_000), full: false },
+            intake_bytes: 0,
+            repos: 1000,
+            problems: vec![crate::admin::readiness::Problem { name: "x", message: evil.clone() }],
+            refused: vec![],
+            hosts_count: 1,
+            hosts_connected: 0,
+            hosts: vec![HostView {
+                name: evil.clone(),
+                status: "offline",
+                seq: None,
+                accounts: 0,
+                refused: 0,
+                events_per_second: 0.0,
+                next_try_in_s: Some(5),
+                last_end: Some(evil.clone()),
+            }],
+            hosts_next: Some(evil),
+        };
+        let html = moving_part(&status);
+        assert!(!html.contains("<script"), "{html}");
+        assert_eq!(html.matches("&lt;script&gt;alert(&#39;&quot;&amp;&#39;)&lt;/script&gt;").count(), 4);
+        assert!(html.contains("1\u{202f}234\u{202f}567"));
+        assert!(html.contains("1 d 3 h"));
+    }
+}

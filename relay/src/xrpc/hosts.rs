@@ -1,0 +1,90 @@
+//! What the relay knows of hosts: listHosts, getHostStatus, requestCrawl.
+
+use atproto::syntax::HostName;
+use axum::{Json, body::Bytes, extract::State};
+use crawler::{Added, CrawlRequestError};
+use serde::{Deserialize, Serialize};
+use storage::hosts::Host;
+
+use super::{
+    error::Error,
+    params::{Params, parse_hostname},
+};
+use crate::{app::App, in_one_line};
+
+/// `com.atproto.sync.listHosts#host`, and the answer of getHostStatus.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HostView {
+    hostname: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    account_count: u64,
+    status: &'static str,
+}
+
+/// A page of hosts.
+#[derive(Debug, Serialize)]
+pub(super) struct HostsPage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    hosts: Vec<HostView>,
+}
+
+/// `com.atproto.sync.listHosts`
+pub(super) async fn list_hosts(State(app): State<App>, params: Params) -> Result<Json<HostsPage>, Error> {
+    let limit = params.limit(200, 1000)?;
+    let after = match params.get("cursor") {
+        None | Some("") => None,
+        Some(text) => Some(HostName::parse(text).map_err(|_| Error::invalid("cursor is not one of this method's"))?),
+    };
+    let rows = app.stores.hosts.list(after.as_ref(), limit).await?;
+    let cursor = (rows.len() == limit).then(|| rows.last().map(|host| host.name.to_string())).flatten();
+    let mut hosts = Vec::with_capacity(rows.len());
+    for host in rows {
+        hosts.push(view(&app, host).await?);
+    }
+    Ok(Json(HostsPage { cursor, hosts }))
+}
+
+/// `com.atproto.sync.getHostStatus`
+pub(super) async fn get_host_status(State(app): State<App>, params: Params) -> Result<Json<HostView>, Error> {
+    let host = app.stores.hosts.get(&params.hostname()?).await?.ok_or(Error::HostNotFound)?;
+    Ok(Json(view(&app, host).await?))
+}
+
+async fn view(app: &App, host: Host) -> Result<HostView, Error> {
+    let account_count = app.stores.repos.count_by_host(&host.name).await?;
+    // The crawler knows what the store is told a little later.
+    let (status, cursor) = match app.hosts.host(&host.name) {
+        Some(live) => (live.status, live.cursor),
+        None => (host.status, host.cursor),
+    };
+    Ok(HostView { hostname: host.name.to_string(), seq: cursor.seq, account_count, status: status.as_str() })
+}
+
+/// The body of requestCrawl.
+#[derive(Debug, Deserialize)]
+struct CrawlRequest {
+    hostname: String,
+}
+
+/// `com.atproto.sync.requestCrawl`
+pub(super) async fn request_crawl(State(app): State<App>, body: Bytes) -> Result<(), Error> {
+    let request: CrawlRequest =
+        serde_json::from_slice(&body).map_err(|_| Error::invalid("the body must be JSON: {\"hostname\": \"…\"}"))?;
+    let name = parse_hostname(&request.hostname)?;
+    match app.hosts.request_crawl(&name).await {
+        Ok(Added::New | Added::Known) => Ok(()),
+        Err(CrawlRequestError::Banned) => Err(Error::HostBanned),
+        Err(CrawlRequestError::Busy) => Err(Error::RateLimitExceeded { retry_after_s: 10 }),
+        Err(
+            error @ (CrawlRequestError::NotPublic | CrawlRequestError::Unreachable(_) | CrawlRequestError::NotPds(_)),
+        ) => Err(Error::invalid(in_one_line(&error))),
+        Err(CrawlRequestError::Add(crawler::Error::Full { .. })) => Err(Error::TooManyHosts),
+        Err(CrawlRequestError::Add(error @ (crawler::Error::Store { .. } | crawler::Error::Metrics(_)))) => {
+            tracing::warn!(error = in_one_line(&error), "failed to add a host");
+            Err(Error::Internal)
+        }
+    }
+}
