@@ -1,0 +1,284 @@
+//! Lanes from end to end: frames of a simulated network, its directory over sockets, stores in memory.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod court;
+mod stores;
+
+use std::{num::NonZeroU32, time::Duration};
+
+use loadtest::{
+    judge::{Expect, Extent},
+    network::{Action, Config, Fault, Kind, Mix, Network, Pace},
+};
+use runtime::clock::Clock;
+use storage::{lane::LaneCount, memory, repos::AccountStatus};
+use tokio::time::{sleep, timeout};
+use validator::verdict::Reason;
+
+use crate::{
+    court::{Court, Frames, LONG, SHORT, eventually, frames_of},
+    stores::{Gate, GatedLog},
+};
+
+async fn network(mix: Mix) -> Network {
+    let config = Config { hosts: 3, accounts: 30, pace: Pace::ByHand, mix, remember: true, ..Config::default() };
+    Network::start(config, Clock::system()).await.unwrap()
+}
+
+/// All that a network has sent after some hundred events.
+async fn traffic(network: &Network, events: u64) -> Frames {
+    network.announce_all().await.unwrap();
+    network.generate(events).await.unwrap();
+    frames_of(network).await
+}
+
+fn memory_config() -> memory::Config {
+    memory::Config { lane_bytes_max: 64 << 20, window_bytes: 1 << 30, ..memory::Config::default() }
+}
+
+#[tokio::test]
+async fn everything_that_is_right_arrives_once_and_in_order() {
+    let network = network(Mix::STRICT).await;
+    let frames = traffic(&network, 1_500).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+    let report = court.judge(&network, Extent::Whole).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(court.refused(), []);
+    assert_eq!(court.stores.intake.bytes_held(), 0);
+    assert_eq!(court.stores.repos.count().await.unwrap(), 30);
+    assert!(court.metric("mainstem_identity_cache_total") > 0.0);
+    assert_eq!(court.metric("mainstem_parked_bytes"), 0.0);
+    court.close().await;
+}
+
+#[tokio::test]
+async fn a_directory_with_moods_delays_and_changes_nothing() {
+    let network = network(Mix::STRICT).await;
+    let frames = traffic(&network, 600).await;
+    let court = Court::open(&network, memory_config());
+    let moods = [Fault::Status(503), Fault::Hang, Fault::Status(429), Fault::Delay(Duration::from_millis(30))];
+    for (part, fault) in frames.parts(moods.len()).into_iter().zip(moods) {
+        network.directory().set_fault(Some(fault));
+        court.feed(&part).await;
+        sleep(SHORT).await;
+    }
+    network.directory().set_fault(None);
+    court.covered(frames.len()).await;
+    let report = court.judge(&network, Extent::Whole).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(court.refused(), []);
+    court.close().await;
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_known_again() {
+    let network = network(Mix::STRICT).await;
+    let frames = traffic(&network, 300).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+    let before = court.stores.log.window().borrow().last;
+
+    // Another process on the same stores: nothing is cached.
+    let stores = court.stores.clone();
+    court.close().await;
+    let court = Court::open_on(&network, stores);
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+    assert_eq!(court.stores.log.window().borrow().last, before);
+    assert_eq!(court.refused(), []);
+    assert_eq!(court.metric("mainstem_events_judged_total{verdict=repeat}"), frames.len() as f64);
+    assert_eq!(court.metric("mainstem_identity_requests_total"), 0.0, "a repeat needs no identity");
+    court.close().await;
+}
+
+#[tokio::test]
+async fn a_silent_directory_holds_the_intake_back() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 400).await;
+    network.directory().set_fault(Some(Fault::Hang));
+    let lanes = LaneCount(NonZeroU32::MIN);
+    let court = Court::open_edited(&network, memory::Config { lanes, ..memory_config() }, |config| {
+        config.parked_bytes_max = 64 << 10;
+        config.pull_bytes = 4 << 10;
+    });
+    court.feed(&frames).await;
+    let held = court.stores.intake.bytes_held();
+    eventually("the lane is full", || court.metric("mainstem_parked_bytes") >= 65_536.0).await;
+    sleep(SHORT).await;
+    assert!(court.metric("mainstem_parked_bytes") < 65_536.0 + 16_384.0, "it stopped pulling");
+    assert_eq!(court.stores.intake.bytes_held(), held);
+    assert_eq!(court.stores.log.window().borrow().last.0, 0);
+    network.directory().set_fault(None);
+    court.covered(frames.len()).await;
+    let report = court.judge(&network, Extent::Whole).await;
+    assert!(report.is_clean(), "{report}");
+    court.close().await;
+}
+
+#[tokio::test]
+async fn nothing_is_covered_before_it_is_durable() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 200).await;
+    let gate = Gate::default();
+    let mut stores = memory::open_with(memory_config());
+    stores.log = GatedLog::around(stores.log, gate.clone());
+    let court = Court::open_on(&network, stores);
+    court.feed(&frames).await;
+    eventually("batches are on their way", || gate.waiting() > 0).await;
+    sleep(SHORT).await;
+    assert_eq!(court.taken(), 0);
+    gate.open();
+    court.covered(frames.len()).await;
+    let report = court.judge(&network, Extent::Whole).await;
+    assert!(report.is_clean(), "{report}");
+    court.close().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_appends_end_and_covers_them() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 100).await;
+    let gate = Gate::default();
+    let mut stores = memory::open_with(memory_config());
+    stores.log = GatedLog::around(stores.log, gate.clone());
+    let court = Court::open_on(&network, stores);
+    court.feed(&frames).await;
+    eventually("batches are on their way", || gate.waiting() > 0).await;
+    let stores = court.stores.clone();
+    let (covered, ()) = tokio::join!(court.close(), async {
+        sleep(SHORT).await;
+        gate.open();
+    });
+    assert!(covered > 0);
+    assert!(stores.log.window().borrow().last.0 >= covered as u64);
+}
+
+#[tokio::test]
+async fn a_failed_append_ends_the_lanes() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 50).await;
+    let gate = Gate::default();
+    let mut stores = memory::open_with(memory_config());
+    stores.log = GatedLog::around(stores.log, gate.clone());
+    let court = Court::open_on(&network, stores);
+    court.feed(&frames).await;
+    eventually("batches are on their way", || gate.waiting() > 0).await;
+    gate.fail();
+    let error = timeout(LONG, court.died()).await.unwrap();
+    assert!(matches!(error, validator::Error::Store(storage::error::Error::Indeterminate { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_though_nobody_announced_it() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 100).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+
+    let did = &network.accounts()[0];
+    let asked = network.directory().requests_for(did.as_str());
+    network.act(0, Action::RotateKey).unwrap();
+    network.act(0, Action::Create(Kind::Post)).unwrap();
+    let unannounced = frames_of(&network).await.after(&frames).only(&[atproto::event::Kind::Commit]);
+    assert_eq!(unannounced.len(), 1);
+    court.feed(&unannounced).await;
+    court.covered(frames.len() + 1).await;
+    assert_eq!(court.refused(), []);
+    assert_eq!(network.directory().requests_for(did.as_str()), asked + 1);
+    court.close().await;
+}
+
+#[tokio::test]
+async fn an_account_moves_and_its_old_host_is_heard_no_more() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 100).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+
+    let did = &network.accounts()[0];
+    let old = network.hosts()[network.host_of(0)].clone();
+    network.act(0, Action::Migrate).unwrap();
+    network.act(0, Action::Create(Kind::Post)).unwrap();
+    let new = network.hosts()[network.host_of(0)].clone();
+    assert_ne!(old, new);
+    let moved = frames_of(&network).await.after(&frames);
+    // The new host is read before the old one.
+    court.feed(&moved.of_host(&new)).await;
+    court.covered(frames.len() + moved.of_host(&new).len()).await;
+    court.feed(&moved.of_host(&old)).await;
+    court.covered(frames.len() + moved.len()).await;
+    assert_eq!(court.refused(), [(Reason::WrongHost, 1)]);
+    let state = court.stores.repos.get(did).await.unwrap().unwrap();
+    assert_eq!((state.host, state.upstream), (new, AccountStatus::Active));
+    court.close().await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_active_again_is_believed_when_its_host_says_so() {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, 100).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    network.act(0, Action::Deactivate).unwrap();
+    let off = frames_of(&network).await.after(&frames);
+    court.feed(&off).await;
+    court.covered(frames.len() + off.len()).await;
+
+    // A commit from an account that is not active, whatever its host says: refused, and asked about once.
+    let did = network.accounts()[0].clone();
+    network.send_raw(network.host_of(0), &did, atproto::event::Kind::Commit, Expect::Refuse, |seq, time| {
+        court::empty_commit(&did, seq, time)
+    });
+    let refused = frames_of(&network).await.after(&frames).after(&off);
+    court.feed(&refused).await;
+    court.covered(frames.len() + off.len() + 1).await;
+    assert_eq!(court.refused(), [(Reason::AccountInactive, 1)]);
+    assert_eq!(court.metric("mainstem_repo_status_asked_total"), 1.0);
+
+    // It comes back, but the events that say so are lost on the way; another court has not asked yet.
+    network.act(0, Action::Activate).unwrap();
+    network.act(0, Action::Create(Kind::Post)).unwrap();
+    let all = frames_of(&network).await;
+    let back = all.after(&frames).after(&off).after(&refused).only(&[atproto::event::Kind::Commit]);
+    let stores = court.stores.clone();
+    court.close().await;
+    let court = Court::open_on(&network, stores);
+    court.feed(&back).await;
+    court.covered(back.len()).await;
+    assert_eq!(court.refused(), []);
+    let state = court.stores.repos.get(&did).await.unwrap().unwrap();
+    assert_eq!(state.upstream, AccountStatus::Active);
+    court.close().await;
+}
+
+#[tokio::test]
+async fn lies_are_refused_by_name_and_delay_nobody_else() {
+    let network = network(Mix::COMMITS).await;
+    network.announce_all().await.unwrap();
+    let did = network.accounts()[0].clone();
+    let stranger = atproto::syntax::Did::parse("did:plc:zzzzzzzzzzzzzzzzzzzzzzzz").unwrap();
+    let other = (network.host_of(0) + 1) % 3;
+    let commit = atproto::event::Kind::Commit;
+    for (host, did) in [(other, &did), (network.host_of(0), &did), (other, &stranger)] {
+        network.send_raw(host, did, commit, Expect::Refuse, |seq, time| court::empty_commit(did, seq, time));
+    }
+    network.generate(100).await.unwrap();
+    let frames = frames_of(&network).await;
+    let court = Court::open(&network, memory_config());
+    court.feed(&frames).await;
+    court.covered(frames.len()).await;
+    let report = court.judge(&network, Extent::Whole).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(court.refused(), [(Reason::IdentityNotFound, 1), (Reason::WrongHost, 1), (Reason::BadCar, 1)]);
+    let host = &network.hosts()[other];
+    let refused = court.refusals.of_host(host);
+    assert_eq!(refused.len(), 2);
+    assert!(refused[0].example.contains(stranger.as_str()), "{:?}", refused[0]);
+    court.close().await;
+}
