@@ -12,6 +12,7 @@ mod directory;
 mod error;
 mod log;
 mod metrics;
+pub mod repair;
 mod state;
 
 use std::sync::Arc;

@@ -57,6 +57,7 @@ impl Segment {
         (digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit()))
             .then(|| digits.parse().ok().map(Seq))
             .flatten()
+            .filter(|first| *first > Seq(0))
     }
 
     /// Makes a segment's file, empty but for its header. It has its name only when it is whole and durable.
