@@ -1,5 +1,7 @@
 //! The backend in memory against the suite.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use async_trait::async_trait;
 use storage::{
     Stores,

@@ -1,5 +1,7 @@
 //! The embedded backend against the suite, with small segments so that every log has several.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use async_trait::async_trait;

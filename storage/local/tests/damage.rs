@@ -1,5 +1,7 @@
 //! Damage in synced data: never served, named with what is lost, and mended.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::{

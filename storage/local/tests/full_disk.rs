@@ -1,5 +1,7 @@
 //! A full disk stops appends and nothing else, and they go on when there is room.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::{

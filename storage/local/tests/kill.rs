@@ -1,5 +1,7 @@
 //! SIGKILL at any moment: what was answered is there, nothing is there twice, and the next seq is a new one.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::{

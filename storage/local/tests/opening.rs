@@ -1,5 +1,7 @@
 //! Who may open a directory, and with what.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::{fs, num::NonZeroU32};

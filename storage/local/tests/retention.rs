@@ -1,5 +1,7 @@
 //! Old segments go, whole, and never the last.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::{

@@ -1,5 +1,7 @@
 //! What a crash leaves at the log's end is cut, to the byte, and nothing that was synced goes with it.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod harness;
 
 use std::fs;

@@ -168,10 +168,19 @@ impl fmt::Display for Report {
             (true, _, _) => f.write_str("\nnothing is damaged"),
             (false, true, _) => f.write_str("\nnothing is damaged: it can be opened"),
             (false, false, false) => f.write_str("\nit can't be opened before it is mended"),
-            (false, false, true) => f.write_str(
-                "\nmended: it can be opened; damaged files are kept beside the others, as .damaged\nwhere readers may \
-                 have seen events after the last one named here, start once with a --seq-start past them",
-            ),
+            (false, false, true) => {
+                f.write_str("\nmended: it can be opened; damaged files are kept beside the others, as .damaged")?;
+                let last_read = self.seqs.map_or(Seq(0), |seqs| seqs.last);
+                match self.lost().last() {
+                    Some(lost) if lost.last > last_read => write!(
+                        f,
+                        "\nthe log's end is lost: it goes on after {}; if readers may have seen more than that, start \
+                         once with a larger --seq-start",
+                        lost.last
+                    ),
+                    Some(_) | None => Ok(()),
+                }
+            }
         }
     }
 }
