@@ -34,8 +34,13 @@ pub struct Config {
     pub full_retry: Duration,
     /// How many bytes of the newest segments are verified on opening. The last segment always is.
     pub verify_bytes_max: u64,
-    /// Memory for the blocks of Repos, in bytes.
-    pub cache_bytes: u64,
+    /// Memory for the states of the accounts that were busy last, in bytes.
+    pub repo_cache_bytes: u64,
+    /// Memory for the blocks of the state store, in bytes.
+    pub block_cache_bytes: u64,
+    /// While a group is small, how long after the last sync the next one waits for company. An event that comes alone
+    /// is synced at once.
+    pub linger: Duration,
     /// What time it is, microseconds since the Unix epoch.
     pub now_micros: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// How many bytes are free where the directory is.
@@ -69,7 +74,9 @@ impl Config {
             reserve_bytes: 256 << 20,
             full_retry: Duration::from_secs(1),
             verify_bytes_max: 1 << 30,
-            cache_bytes: 64 << 20,
+            repo_cache_bytes: 32 << 20,
+            block_cache_bytes: 32 << 20,
+            linger: Duration::from_millis(1),
             now_micros,
             free_bytes: {
                 let dir = dir.clone();

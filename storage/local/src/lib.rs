@@ -17,16 +17,17 @@ mod state;
 
 use std::sync::Arc;
 
-use storage::{Stores, error::Error, lane_queues::LaneQueues, seq::Seq};
+use atproto::syntax::Did;
+use storage::{Stores, error::Error, lane_queues::LaneQueues, repos::RepoState, seq::Seq};
 
 pub use config::Config;
 pub use error::OpenError;
 
 use crate::{
     directory::{Directory, Format},
-    log::{LocalLog, open::Known, segments::Segments},
+    log::{LocalLog, open::Known, reader::Stored, segments::Segments},
     metrics::Metrics,
-    state::{Change, State},
+    state::{Change, Memory, State, value},
 };
 
 /// A backend that is open. Dropping it ends it as a crash would; [`Opened::close`] ends it in good order. Stores that
@@ -58,8 +59,9 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
     }
     let metrics = Metrics::register(&config.metrics)?;
     let state_dir = directory.state();
-    let state = State::open(&state_dir, config.cache_bytes)
-        .map_err(|source| OpenError::State { dir: state_dir.clone(), source })?;
+    let memory = Memory { recent_bytes: config.repo_cache_bytes, block_cache_bytes: config.block_cache_bytes };
+    let state =
+        State::open(&state_dir, memory).map_err(|source| OpenError::State { dir: state_dir.clone(), source })?;
     let known = Known {
         salt: format.salt(),
         durable: state.watermark()?.unwrap_or(Seq(0)),
@@ -102,7 +104,12 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
         let stored = log::reader::read(segments, seen, PIECE_BYTES)?;
         let Some(last) = stored.last() else { break };
         let last = last.published.seq;
-        let changes: Vec<_> = stored.iter().map(|one| Change { did: &one.did, state: &one.state }).collect();
+        let states: Vec<(Did, RepoState)> = stored.iter().map(decode).collect::<Result<_, _>>()?;
+        let changes: Vec<_> = states
+            .iter()
+            .zip(&stored)
+            .map(|((did, state), stored)| Change { did, state, encoded: &stored.state })
+            .collect();
         state.apply(&changes, last)?;
         count += stored.len() as u64;
         seen = last;
@@ -115,6 +122,13 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
         tracing::info!(events = count, last_seq = end.0, "brought the repos up to the log's end");
     }
     Ok(())
+}
+
+/// Whose state a stored event made, and which.
+fn decode(stored: &Stored) -> Result<(Did, RepoState), OpenError> {
+    let did = std::str::from_utf8(&stored.did).ok().and_then(|text| Did::parse(text).ok());
+    did.zip(value::read_repo(&stored.state))
+        .ok_or_else(|| OpenError::damaged(format!("the state of event {}", stored.published.seq)))
 }
 
 impl Opened {

@@ -61,8 +61,9 @@ impl Tail {
         Tail { bytes_max, ring: RwLock::default() }
     }
 
-    /// Adds a durable group; drops the oldest while there are more bytes than allowed.
-    pub(crate) fn push(&self, group: TailGroup) {
+    /// Adds a durable group; drops the oldest while there are more bytes than allowed, and gives back the buffers that
+    /// no reader holds.
+    pub(crate) fn push(&self, group: TailGroup) -> impl Iterator<Item = Vec<u8>> + use<> {
         let mut dropped = Vec::new();
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         ring.bytes += group.bytes();
@@ -73,8 +74,7 @@ impl Tail {
             dropped.push(oldest);
         }
         drop(ring);
-        // Freeing large buffers takes a while: not under the lock.
-        drop(dropped);
+        dropped.into_iter().filter(|group| group.buffer.is_unique()).map(|group| Vec::from(group.buffer))
     }
 
     /// The events after `after`, about `bytes_max`, at least one; `None` where the next one is not in memory.

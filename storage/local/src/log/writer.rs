@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc, PoisonError,
         atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
     time::{Duration, Instant},
 };
@@ -34,6 +34,12 @@ use crate::{
 
 /// After this long without an append the last group is sealed; also how often old segments are looked for.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A group smaller than this waits a moment for company: a sync costs as much CPU as some twenty events.
+const SMALL_GROUP_BYTES: usize = 64 << 10;
+
+/// How many buffers wait to be used again.
+const SPARE_BUFFERS_MAX: usize = 4;
 
 /// What the writer is asked to do, in order.
 pub(super) enum Command {
@@ -74,6 +80,9 @@ pub(super) struct Writer {
     reading: Arc<Reading>,
     /// Whether the last group is a seal.
     sealed: bool,
+    /// Buffers that are no longer read: a fresh one costs a page fault an event.
+    spare: Vec<Vec<u8>>,
+    synced_at: Instant,
     retained_at: Instant,
 }
 
@@ -97,7 +106,18 @@ impl Writer {
     ) -> io::Result<Writer> {
         let active = shared.segments.active();
         let reading = active.reading()?;
-        Ok(Writer { shared, state, config, queue, active, reading, sealed: true, retained_at: Instant::now() })
+        Ok(Writer {
+            shared,
+            state,
+            config,
+            queue,
+            active,
+            reading,
+            sealed: true,
+            spare: Vec::new(),
+            synced_at: Instant::now(),
+            retained_at: Instant::now(),
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -170,18 +190,25 @@ impl Writer {
         }
     }
 
-    /// All batches that wait already, up to a group's size. Gives the command that stopped it.
+    /// All batches that wait already, up to a group's size; while they are few, those that come soon after the last sync
+    /// too. Gives the command that stopped it.
     fn gather(&self, first: Pending, pending: &mut Vec<Pending>) -> Option<Command> {
         let mut bytes = first.bytes;
         pending.push(first);
         while bytes < self.config.group_bytes_max {
-            match self.queue.try_recv() {
-                Ok(Command::Append(next)) => {
+            let wait = self.config.linger.saturating_sub(self.synced_at.elapsed());
+            let next = match self.queue.try_recv() {
+                Err(TryRecvError::Empty) if bytes < SMALL_GROUP_BYTES && !wait.is_zero() => {
+                    self.queue.recv_timeout(wait).ok()
+                }
+                next => next.ok(),
+            };
+            match next {
+                Some(Command::Append(next)) => {
                     bytes += next.bytes;
                     pending.push(next);
                 }
-                Ok(command) => return Some(command),
-                Err(_empty) => break,
+                other => return other,
             }
         }
         None
@@ -220,7 +247,7 @@ impl Writer {
         Ok(())
     }
 
-    fn encode(&self, events: &[Accepted], first: Seq) -> Group {
+    fn encode(&mut self, events: &[Accepted], first: Seq) -> Group {
         let salt = self.active.header.salt;
         let mut state = Vec::with_capacity(256);
         let bytes: usize = events
@@ -229,7 +256,7 @@ impl Writer {
             .sum::<usize>()
             // The state without its host, and a seq that is longer than the host's.
             + events.len() * (RECORD_HEAD_BYTES + 96 + 9);
-        let mut buffer = Vec::with_capacity(GroupHeader::BYTES + bytes);
+        let mut buffer = self.buffer(GroupHeader::BYTES + bytes);
         buffer.resize(GroupHeader::BYTES, 0);
         let mut frames = Vec::with_capacity(events.len());
         let mut starts = Vec::with_capacity(events.len());
@@ -255,6 +282,19 @@ impl Writer {
         };
         buffer[..GroupHeader::BYTES].copy_from_slice(&header.encode(salt));
         Group { header, buffer: buffer.into(), frames, starts }
+    }
+
+    /// An empty buffer with room for so many bytes, and not for many more: it is kept while its group is.
+    fn buffer(&mut self, bytes: usize) -> Vec<u8> {
+        let fits = |spare: &Vec<u8>| (bytes..=bytes * 2).contains(&spare.capacity());
+        match self.spare.iter().position(fits) {
+            Some(at) => {
+                let mut buffer = self.spare.swap_remove(at);
+                buffer.clear();
+                buffer
+            }
+            None => Vec::with_capacity(bytes),
+        }
     }
 
     // === Writing ===
@@ -284,6 +324,7 @@ impl Writer {
             self.shared.set_health(LogHealth::Ready);
         }
         self.sync().map_err(|error| fatal("sync the log", &error))?;
+        self.synced_at = Instant::now();
         self.shared.metrics.written_bytes.inc_by(group.buffer.len() as u64);
         self.shared.metrics.group_events.observe(f64::from(group.header.count));
         self.sealed = false;
@@ -390,7 +431,7 @@ impl Writer {
 
     // === After it is durable ===
 
-    fn publish(&self, group: &Group) {
+    fn publish(&mut self, group: &Group) {
         let extent = self.active.extent();
         {
             let mut index = self.reading.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -398,11 +439,14 @@ impl Writer {
                 index.add(Seq(seq), extent.end + u64::from(*start));
             }
         }
-        self.shared.tail.push(TailGroup {
+        let unread = self.shared.tail.push(TailGroup {
             first: group.header.first,
             buffer: group.buffer.clone(),
             frames: group.frames.clone(),
         });
+        self.spare.extend(unread);
+        let superfluous = self.spare.len().saturating_sub(SPARE_BUFFERS_MAX);
+        self.spare.drain(..superfluous);
         self.active.extend(Extent {
             last: Seq(extent.last.0 + u64::from(group.header.count)),
             end: extent.end + group.buffer.len() as u64,
@@ -412,16 +456,15 @@ impl Writer {
         self.shared.show_window();
     }
 
-    /// Applies the states; they are read out of the buffer that was written.
+    /// Applies the states; their bytes are read out of the buffer that was written.
     fn apply(&self, events: &[Accepted], group: &Group) -> Result<(), End> {
         let timer = self.shared.metrics.apply_seconds.start_timer();
         let changes: Vec<Change<'_>> = events
             .iter()
             .zip(group.starts.iter().zip(&group.frames))
             .map(|(event, (start, frame))| {
-                let did = event.did.as_str().as_bytes();
-                let state = *start as usize + RECORD_HEAD_BYTES + did.len()..frame.start as usize;
-                Change { did, state: &group.buffer[state] }
+                let state = *start as usize + RECORD_HEAD_BYTES + event.did.as_str().len()..frame.start as usize;
+                Change { did: &event.did, state: &event.state, encoded: &group.buffer[state] }
             })
             .collect();
         let last = self.active.extent().last;

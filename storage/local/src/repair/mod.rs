@@ -30,11 +30,11 @@ use crate::{
         scan::scan,
         segment::Segment,
     },
-    state::State,
+    state::{Memory, State},
 };
 
-/// Memory for the state store's blocks while it is looked at.
-const CACHE_BYTES: u64 = 8 << 20;
+/// What the state store may use while it is looked at.
+const MEMORY: Memory = Memory { recent_bytes: 0, block_cache_bytes: 8 << 20 };
 /// How many bytes of records go into one group of a segment that is written anew.
 const GROUP_BYTES: usize = 1 << 20;
 
@@ -103,7 +103,7 @@ impl Examined {
             Err(OpenError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        let state = match State::open(&directory.state(), CACHE_BYTES) {
+        let state = match State::open(&directory.state(), MEMORY) {
             Ok(state) => {
                 let seen = state.watermark();
                 state.close();
@@ -239,8 +239,7 @@ impl Examined {
             }
         };
         if seen.is_none_or(|seen| seen < self.needed_after()) {
-            let state =
-                State::open(dir, CACHE_BYTES).map_err(|source| OpenError::State { dir: dir.to_owned(), source })?;
+            let state = State::open(dir, MEMORY).map_err(|source| OpenError::State { dir: dir.to_owned(), source })?;
             state.apply(&[], self.needed_after())?;
             state.sync()?;
             state.close();

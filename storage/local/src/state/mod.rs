@@ -6,6 +6,7 @@
 
 mod hosts;
 pub(crate) mod keys;
+mod recent;
 mod repos;
 pub(crate) mod value;
 
@@ -18,8 +19,11 @@ use std::{
     },
 };
 
+use atproto::syntax::{Did, HostName};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use storage::{error::Error, seq::Seq};
+use storage::{error::Error, repos::RepoState, seq::Seq};
+
+use self::recent::Recent;
 
 /// Repos and Hosts; cheap to clone.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ pub(crate) struct State(Arc<Shared>);
 
 struct Shared {
     open: RwLock<Option<Arc<Keyspaces>>>,
+    recent: Recent,
     repo_count: AtomicU64,
     host_count: AtomicU64,
     /// One at a time looks whether a host is there and writes its row.
@@ -45,15 +50,25 @@ pub(crate) struct Keyspaces {
 
 /// The state of one account after an event.
 pub(crate) struct Change<'a> {
-    pub(crate) did: &'a [u8],
-    pub(crate) state: &'a [u8],
+    pub(crate) did: &'a Did,
+    pub(crate) state: &'a RepoState,
+    /// The state as [`value::write_repo`] writes it.
+    pub(crate) encoded: &'a [u8],
+}
+
+/// How much memory the state store may use beside its own tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// For the states of the accounts that were busy last.
+    pub(crate) recent_bytes: u64,
+    pub(crate) block_cache_bytes: u64,
 }
 
 impl State {
     /// Opens the database, or makes it. Blocks.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<State, fjall::Error> {
+    pub(crate) fn open(dir: &Path, memory: Memory) -> Result<State, fjall::Error> {
         let db = Database::builder(dir)
-            .cache_size(cache_bytes)
+            .cache_size(memory.block_cache_bytes)
             // What is not synced here is in the log.
             .manual_journal_persist(true)
             .max_journaling_size(128 << 20)
@@ -63,7 +78,7 @@ impl State {
             db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes))
         };
         let keyspaces = Keyspaces {
-            repos: keyspace(keys::REPOS, 32 << 20)?,
+            repos: keyspace(keys::REPOS, 16 << 20)?,
             counts: keyspace(keys::COUNTS, 4 << 20)?,
             hosts: keyspace(keys::HOSTS, 4 << 20)?,
             cursors: keyspace(keys::CURSORS, 4 << 20)?,
@@ -74,6 +89,7 @@ impl State {
         let host_count = keyspaces.hosts.len()? as u64;
         Ok(State(Arc::new(Shared {
             open: RwLock::new(Some(Arc::new(keyspaces))),
+            recent: Recent::new(memory.recent_bytes),
             repo_count: AtomicU64::new(repo_count),
             host_count: AtomicU64::new(host_count),
             host_rows: Mutex::default(),
@@ -110,42 +126,50 @@ impl State {
     /// Applies states in the order of their seqs, all or none, up to and including the event `watermark`.
     pub(crate) fn apply(&self, changes: &[Change<'_>], watermark: Seq) -> Result<(), Error> {
         let keyspaces = self.keyspaces()?;
-        let mut last: HashMap<&[u8], &[u8]> = HashMap::with_capacity(changes.len());
-        last.extend(changes.iter().map(|change| (change.did, change.state)));
-        let mut moved: HashMap<&[u8], i64> = HashMap::new();
-        let mut departed = Vec::new();
+        // In the keys' order: neighbours share their way through the tree.
+        let mut last: Vec<&Change<'_>> = changes.iter().rev().collect();
+        last.sort_by_key(|change| change.did);
+        // The sort is stable, so of one account's the newest stands first.
+        last.dedup_by_key(|change| change.did);
+        let mut moved: HashMap<HostName, i64> = HashMap::new();
         let mut added = 0;
         let mut batch = keyspaces.db.batch();
-        for (did, state) in &last {
-            let host = value::peek_host(state).ok_or_else(|| damaged("repo state", did))?;
-            match keyspaces.repos.get(did).map_err(did_not("read a repo"))? {
+        for change in &last {
+            let host = &change.state.host;
+            match self.host_of(&keyspaces, change.did)? {
                 None => {
                     added += 1;
-                    *moved.entry(host).or_default() += 1;
+                    *moved.entry(host.clone()).or_default() += 1;
                 }
-                Some(before) => {
-                    let host_before = value::peek_host(&before).ok_or_else(|| damaged("repo state", did))?;
-                    if host_before != host {
-                        *moved.entry(host).or_default() += 1;
-                        departed.push(before.clone());
-                    }
+                Some(before) if before != *host => {
+                    *moved.entry(host.clone()).or_default() += 1;
+                    *moved.entry(before).or_default() -= 1;
                 }
+                Some(_same) => {}
             }
-            batch.insert(&keyspaces.repos, *did, *state);
-        }
-        for before in &departed {
-            *moved.entry(value::peek_host(before).expect("read above")).or_default() -= 1;
+            batch.insert(&keyspaces.repos, change.did.as_str(), change.encoded);
         }
         for (host, by) in moved {
-            let count = keyspaces.count_of(host)?.saturating_add_signed(by);
-            batch.insert(&keyspaces.counts, host, count.to_le_bytes());
+            let count = keyspaces.count_of(&host)?.saturating_add_signed(by);
+            batch.insert(&keyspaces.counts, host.as_str(), count.to_le_bytes());
         }
         let repo_count = self.repo_count() + added;
         batch.insert(&keyspaces.meta, keys::REPO_COUNT, repo_count.to_le_bytes());
         batch.insert(&keyspaces.meta, keys::WATERMARK, watermark.0.to_le_bytes());
         batch.commit().map_err(may_have("apply states"))?;
         self.0.repo_count.store(repo_count, Ordering::Relaxed);
+        for change in last {
+            self.0.recent.put(change.did, change.state);
+        }
         Ok(())
+    }
+
+    /// The host in an account's state.
+    fn host_of(&self, keyspaces: &Keyspaces, did: &Did) -> Result<Option<HostName>, Error> {
+        if let Some(state) = self.0.recent.get(did) {
+            return Ok(Some(state.host));
+        }
+        Ok(keyspaces.repo(did)?.map(|state| state.host))
     }
 }
 
@@ -154,9 +178,15 @@ impl Keyspaces {
         Ok(self.meta.get(key)?.and_then(|bytes| value::read_u64(&bytes)))
     }
 
-    fn count_of(&self, host: &[u8]) -> Result<u64, Error> {
-        let count = self.counts.get(host).map_err(did_not("read a count"))?;
-        count.map_or(Ok(0), |bytes| value::read_u64(&bytes).ok_or_else(|| damaged("count", host)))
+    fn count_of(&self, host: &HostName) -> Result<u64, Error> {
+        let count = self.counts.get(host.as_str()).map_err(did_not("read a count"))?;
+        count.map_or(Ok(0), |bytes| value::read_u64(&bytes).ok_or_else(|| damaged("count", host.as_str().as_bytes())))
+    }
+
+    fn repo(&self, did: &Did) -> Result<Option<RepoState>, Error> {
+        let Some(bytes) = self.repos.get(did.as_str()).map_err(did_not("read a repo"))? else { return Ok(None) };
+        let state = value::read_repo(&bytes).ok_or_else(|| damaged("repo state", did.as_str().as_bytes()))?;
+        Ok(Some(state))
     }
 }
 

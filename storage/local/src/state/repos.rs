@@ -15,11 +15,11 @@ use super::{State, blocking, damaged, did_not, value};
 impl Repos for State {
     /// Not on a thread of its own: the validator asks for every event, and nearly always the answer is in memory.
     async fn get(&self, did: &Did) -> Result<Option<RepoState>, Error> {
-        let Some(bytes) = self.keyspaces()?.repos.get(did.as_str()).map_err(did_not("read a repo"))? else {
-            return Ok(None);
-        };
-        let state = value::read_repo(&bytes).ok_or_else(|| damaged("repo state", did.as_str().as_bytes()))?;
-        Ok(Some(state))
+        let keyspaces = self.keyspaces()?;
+        match self.0.recent.get(did) {
+            Some(state) => Ok(Some(state)),
+            None => keyspaces.repo(did),
+        }
     }
 
     async fn list(&self, after: Option<&Did>, limit: usize) -> Result<Vec<(Did, RepoState)>, Error> {
@@ -39,7 +39,7 @@ impl Repos for State {
     }
 
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
-        self.keyspaces()?.count_of(host.as_str().as_bytes())
+        self.keyspaces()?.count_of(host)
     }
 
     async fn count(&self) -> Result<u64, Error> {

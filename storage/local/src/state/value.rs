@@ -75,13 +75,6 @@ pub(crate) fn read_repo(bytes: &[u8]) -> Option<RepoState> {
     })
 }
 
-/// The host's name in a repo's state, without reading the rest.
-pub(crate) fn peek_host(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = Reader(bytes);
-    let [VERSION, ..] = rest.take::<4>()? else { return None };
-    rest.host()
-}
-
 fn status_code(status: AccountStatus) -> u8 {
     match status {
         AccountStatus::Active => 0,
@@ -201,7 +194,6 @@ mod tests {
         let mut bytes = Vec::new();
         write_repo(&mut bytes, &state);
         assert_eq!(read_repo(&bytes), Some(state.clone()));
-        assert_eq!(peek_host(&bytes), Some(state.host.as_str().as_bytes()));
         assert_eq!(crc32c::crc32c(&bytes), 4075960777);
         state.head = None;
         state.taken_down = true;

@@ -99,7 +99,8 @@ pub(crate) fn config(data: &Data) -> Config {
     Config {
         fatal: Arc::new(|what| panic!("fatal: {what}")),
         reserve_bytes: 0,
-        cache_bytes: 1 << 20,
+        repo_cache_bytes: 20_000,
+        block_cache_bytes: 1 << 20,
         ..Config::new(
             data.path(),
             LaneCount(NonZeroU32::new(4).unwrap()),
