@@ -129,7 +129,8 @@ impl Validator {
         Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, metrics }) })
     }
 
-    /// Judges one lane until shutdown, when it lets the appends under way end and covers them. One caller a lane.
+    /// Judges one lane until shutdown or the intake is closed; then it lets the appends under way end and covers them.
+    /// One caller a lane.
     pub async fn run_lane(&self, lane: Lane, shutdown: CancellationToken) -> Result<(), Error> {
         let run = LaneRun::new(&self.shared, lane).run(shutdown);
         run.instrument(info_span!("lane", lane = lane.0)).await
@@ -221,8 +222,12 @@ impl<'a> LaneRun<'a> {
                     self.docket.answer(answer?, self.shared.parts.clock.now_micros(), &mut self.bench);
                 }
                 pulled = intake.pull(self.lane, pull_bytes), if !self.docket.is_full() => {
+                    let pulled = match pulled {
+                        Err(storage::error::Error::Closed) => break,
+                        pulled => pulled?,
+                    };
                     let now_micros = self.shared.parts.clock.now_micros();
-                    for taken in pulled? {
+                    for taken in pulled {
                         self.docket.take(taken, now_micros, &mut self.bench);
                     }
                     // The lanes of a thread take turns.

@@ -93,6 +93,14 @@ impl States {
     }
 }
 
+#[cfg(test)]
+impl States {
+    /// How many states must not be forgotten.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
 impl Weighter<Did, Option<RepoState>> for ByBytes {
     fn weight(&self, did: &Did, state: &Option<RepoState>) -> u64 {
         let host = state.as_ref().map_or(0, |state| state.host.as_str().len());
@@ -123,5 +131,39 @@ impl Statuses {
 
     pub(super) fn is_empty(&self) -> bool {
         self.said.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atproto::syntax::HostName;
+
+    use super::*;
+
+    fn state(host: &str) -> RepoState {
+        RepoState {
+            host: HostName::parse(host).unwrap(),
+            host_epoch: 0,
+            upstream_seq: 1,
+            head: None,
+            upstream: AccountStatus::Active,
+            taken_down: false,
+        }
+    }
+
+    #[test]
+    fn what_several_hold_stays_until_the_last_lets_go() {
+        let did = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+        let mut states = States::new(0);
+        assert!(!states.hold(&did));
+        states.learn(&did, None, 1);
+        assert!(states.hold(&did));
+        states.set(&did, state("a.io"));
+        for _ in 0..2 {
+            states.release(&did);
+            assert_eq!(states.get(&did), Some(Some(&state("a.io"))));
+        }
+        states.release(&did);
+        assert_eq!((states.get(&did), states.held()), (None, 0));
     }
 }

@@ -86,6 +86,8 @@ struct Scripted {
     /// The state that the last accepted frame left.
     model: HashMap<Did, RepoState>,
     settled: Vec<(Party, u64, Outcome)>,
+    /// Whether the directory is down, so that an announced change can't be looked at.
+    directory_is_down: bool,
 }
 
 impl Judge for Scripted {
@@ -96,7 +98,7 @@ impl Judge for Scripted {
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
         let seen = evidence.state.map(|state| state.upstream_seq);
         assert_eq!(seen, self.model.get(&frame.did).map(|state| state.upstream_seq), "judged by an old state");
-        if frame.kind == Kind::Identity {
+        if frame.kind == Kind::Identity && !self.directory_is_down {
             assert!(evidence.identity.fetched_at_micros >= frame.received_at_micros, "not refreshed");
         }
         let good = Verdict::Accept(Accept { state: state(frame), discontinuous: false });
@@ -144,6 +146,7 @@ impl World {
                 cached: HashMap::new(),
                 model: HashMap::new(),
                 settled: Vec::new(),
+                directory_is_down: false,
             },
             now: 1_000_000,
             asks: Vec::new(),
@@ -328,6 +331,7 @@ proptest! {
         prop_assert_eq!(world.covered, world.taken.last().map(|(position, ..)| *position));
         prop_assert_eq!(world.docket.parked_bytes(), 0);
         prop_assert_eq!(world.docket.parked_parties(), 0);
+        prop_assert_eq!(world.docket.states.held(), 0, "states held for nobody");
         prop_assert_eq!(&world.store, &world.judge.model);
         for (_, party, _) in &world.taken {
             let taken: Vec<u64> = world.taken.iter().filter(|(_, of, _)| of == party).map(|(.., seq)| *seq).collect();
@@ -406,6 +410,33 @@ fn a_frame_read_long_ago_asks_once() {
     world.answer(0, true);
     world.answer(0, true);
     assert_eq!(world.judge.settled.len(), 1);
+}
+
+#[test]
+fn an_announced_change_is_asked_for_once_though_the_directory_is_down() {
+    let mut world = World::new(limits());
+    world.judge.directory_is_down = true;
+    let old = Identity { known: Ok(document(&did(0))), fetched_at_micros: 5 };
+    world.judge.cached.insert(did(0), old.clone());
+    world.take(&Script { kind: Kind::Identity, ..good(0, 0) }, 1);
+    world.answer(0, true);
+    let (party, at_micros) = (Party { did: did(0), host: host(0) }, world.now);
+    assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Announced { at_micros }));
+    world.asks.clear();
+    world.docket.answer(Answer::Identity(party, old), world.now, &mut world.judge);
+    world.after();
+    assert_eq!(world.judge.settled.len(), 1);
+}
+
+#[test]
+fn a_known_account_is_judged_without_asking() {
+    let mut world = World::new(limits());
+    world.judge.cached.insert(did(0), Identity { known: Ok(document(&did(0))), fetched_at_micros: 5 });
+    world.take(&good(0, 0), 1);
+    world.finish();
+    world.take(&good(0, 0), 2);
+    assert_eq!(world.asks, []);
+    assert_eq!(world.judge.settled.len(), 2);
 }
 
 #[test]
