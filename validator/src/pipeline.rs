@@ -54,6 +54,10 @@ pub struct Config {
     pub replica_lag: Duration,
     /// How long a host's word that an account is not active is believed without asking again.
     pub inactive_for: Duration,
+    /// Identities that a lane fetches anew on the word of a host that is wrong each time.
+    pub refresh_burst: u32,
+    /// The time after which such a host is granted another one.
+    pub refresh_every: Duration,
     /// How hosts are asked for the status of accounts.
     pub status: status::Config,
 }
@@ -69,6 +73,8 @@ impl Default for Config {
             states_bytes_max: 64 << 20,
             replica_lag: Duration::from_secs(1),
             inactive_for: Duration::from_secs(60),
+            refresh_burst: 20,
+            refresh_every: Duration::from_secs(3),
             status: status::Config::default(),
         }
     }
@@ -193,6 +199,8 @@ impl<'a> LaneRun<'a> {
             states_bytes_max: config.states_bytes_max / lanes,
             replica_lag_micros: micros(config.replica_lag),
             status_micros: micros(config.inactive_for),
+            refresh_burst: config.refresh_burst,
+            refresh_every_micros: micros(config.refresh_every),
         });
         LaneRun {
             shared,

@@ -22,6 +22,7 @@
 
 mod parked;
 mod progress;
+mod refreshes;
 mod states;
 
 use std::{
@@ -42,6 +43,7 @@ use storage::{
 use self::{
     parked::{Case, Grounds, Parked},
     progress::Progress,
+    refreshes::Refreshes,
     states::{States, Statuses},
 };
 use crate::{
@@ -65,6 +67,10 @@ pub struct Limits {
     pub replica_lag_micros: u64,
     /// How long an answer to `getRepoStatus` is not asked for again.
     pub status_micros: u64,
+    /// Identities that are fetched anew on the word of a host that is wrong each time.
+    pub refresh_burst: u32,
+    /// The time after which such a host is granted another one.
+    pub refresh_every_micros: u64,
 }
 
 /// An account, and the host that sends events of it.
@@ -144,6 +150,7 @@ pub struct Docket {
     limits: Limits,
     states: States,
     statuses: Statuses,
+    refreshes: Refreshes,
     parked: Parked,
     /// Who waits for an account's stored state.
     loading: HashMap<Did, Vec<Party>>,
@@ -183,6 +190,7 @@ impl Docket {
             limits,
             states: States::new(limits.states_bytes_max),
             statuses: Statuses::new(limits.status_micros),
+            refreshes: Refreshes::new(limits.refresh_burst, limits.refresh_every_micros),
             parked: Parked::new(limits.account_bytes_max),
             loading: HashMap::new(),
             asks: VecDeque::new(),
@@ -339,14 +347,17 @@ impl Docket {
         // What was fetched for this frame, else what was known.
         let known = grounds.identity.clone().or_else(|| judge.identity(&frame.did));
         let announces = frame.kind == Kind::Identity && !grounds.announced;
-        let identity = match known {
-            Some(identity) if !announces || identity.fetched_at_micros >= frame.received_at_micros => identity,
-            Some(_) | None if announces => {
-                grounds.announced = true;
-                return Step::Wait(Need::Identity(Want::Announced { at_micros: frame.received_at_micros }));
-            }
-            Some(_) | None => return Step::Wait(Need::Identity(Want::Any)),
-        };
+        let is_worth_a_fetch = announces
+            && known.as_ref().is_none_or(|known| {
+                known.fetched_at_micros < frame.received_at_micros
+                    && (is_of_its_host(known, state, frame)
+                        || grounds.may_refresh(&mut self.refreshes, frame, now_micros))
+            });
+        if is_worth_a_fetch {
+            grounds.announced = true;
+            return Step::Wait(Need::Identity(Want::Announced { at_micros: frame.received_at_micros }));
+        }
+        let Some(identity) = known else { return Step::Wait(Need::Identity(Want::Any)) };
 
         let asked = grounds.status.or_else(|| self.recent_status(state, frame, now_micros));
         let overlaid = match (state, asked) {
@@ -365,6 +376,9 @@ impl Docket {
         let (identity_is_fresh, status_is_fresh) = (evidence.identity_is_fresh, evidence.status_is_fresh);
         match judge.judge(frame, &evidence) {
             Verdict::Accept(Accept { state, discontinuous }) => {
+                if grounds.refresh_taken {
+                    self.refreshes.give_back(&frame.host);
+                }
                 self.accept(taken, state);
                 judge.settled(frame, Outcome::Accepted { discontinuous });
                 Step::Settled
@@ -372,6 +386,9 @@ impl Docket {
             Verdict::Repeat => self.settle(taken, Outcome::Repeat, judge),
             Verdict::Refuse(reason) => self.settle(taken, Outcome::Refused(reason), judge),
             Verdict::RefreshIdentity(reason) if identity_is_fresh => {
+                self.settle(taken, Outcome::Refused(reason), judge)
+            }
+            Verdict::RefreshIdentity(reason) if !grounds.may_refresh(&mut self.refreshes, frame, now_micros) => {
                 self.settle(taken, Outcome::Refused(reason), judge)
             }
             // First what the directory says at once: nearly always it is right. Only if that changes nothing is it
@@ -426,6 +443,12 @@ impl Party {
     fn of(frame: &RawFrame) -> Party {
         Party { did: frame.did.clone(), host: frame.host.clone() }
     }
+}
+
+/// Whether a frame comes from its account's host, or from the one that was until now.
+fn is_of_its_host(identity: &Identity, state: Option<&RepoState>, frame: &RawFrame) -> bool {
+    identity.known.as_ref().is_ok_and(|document| document.pds.as_ref() == Some(&frame.host))
+        || state.is_some_and(|state| state.host == frame.host)
 }
 
 /// Whether a frame was taken into the state before: sent again after a reconnect or a restart.

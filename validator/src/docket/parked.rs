@@ -1,8 +1,11 @@
 use std::collections::{HashMap, VecDeque};
 
-use storage::{intake::Taken, repos::AccountStatus};
+use storage::{
+    intake::{RawFrame, Taken},
+    repos::AccountStatus,
+};
 
-use super::Party;
+use super::{Party, refreshes::Refreshes};
 use crate::identity::Identity;
 
 /// What a parked frame costs beside its bytes; keeps a flood of tiny frames within the bound.
@@ -34,6 +37,8 @@ pub(super) struct Grounds {
     pub(super) identity: Option<Identity>,
     /// The identity was asked for because the frame announces a change.
     pub(super) announced: bool,
+    /// The host was granted a fetch of the identity.
+    pub(super) refresh_taken: bool,
     /// The host was asked, and answered this.
     pub(super) status: Option<Option<AccountStatus>>,
 }
@@ -82,6 +87,16 @@ impl Parked {
         self.bytes -= case.bytes;
         self.full_cases -= usize::from(case.bytes >= self.case_bytes_max);
         Some(case)
+    }
+}
+
+// === impl Grounds ===
+
+impl Grounds {
+    /// Whether the host is granted a fetch because of this frame; one grant is enough for all that the frame needs.
+    pub(super) fn may_refresh(&mut self, refreshes: &mut Refreshes, frame: &RawFrame, now_micros: u64) -> bool {
+        self.refresh_taken = self.refresh_taken || refreshes.take(&frame.host, now_micros);
+        self.refresh_taken
     }
 }
 

@@ -262,6 +262,8 @@ fn limits() -> Limits {
         states_bytes_max: 1 << 20,
         replica_lag_micros: LAG,
         status_micros: 0,
+        refresh_burst: 1_000,
+        refresh_every_micros: 1,
     }
 }
 
@@ -426,6 +428,36 @@ fn an_announced_change_is_asked_for_once_though_the_directory_is_down() {
     world.docket.answer(Answer::Identity(party, old), world.now, &mut world.judge);
     world.after();
     assert_eq!(world.judge.settled.len(), 1);
+}
+
+#[test]
+fn a_host_that_is_wrong_each_time_is_not_worth_a_fetch_but_its_own_accounts_are() {
+    let mut world = World::new(Limits { refresh_burst: 2, refresh_every_micros: 1 << 40, ..limits() });
+    let theirs = DidDocument { pds: Some(host(0)), ..(*document(&did(0))).clone() };
+    world.judge.cached.insert(did(0), Identity { known: Ok(Arc::new(theirs)), fetched_at_micros: 5 });
+    world.take(&good(0, 0), 1);
+    world.finish();
+    let asked_for = |world: &mut World, script: Script, seq| {
+        world.take(&script, seq);
+        let asked = !world.asks.is_empty();
+        while !world.asks.is_empty() {
+            world.answer(0, false);
+        }
+        asked
+    };
+    let lie = |kind| Script { nature: Nature::BadByIdentity, kind, ..good(0, 1) };
+    world.judge.directory_is_down = true;
+    let asked: Vec<bool> = [Kind::Commit, Kind::Identity, Kind::Commit, Kind::Identity]
+        .into_iter()
+        .zip(2..)
+        .map(|(kind, seq)| asked_for(&mut world, lie(kind), seq))
+        .collect();
+    assert_eq!(asked, [true, true, false, false]);
+    assert_eq!(world.judge.settled.iter().filter(|(.., outcome)| matches!(outcome, Outcome::Refused(_))).count(), 4);
+    for seq in (6..18).step_by(2) {
+        assert!(asked_for(&mut world, Script { kind: Kind::Identity, ..good(0, 0) }, seq), "announced by its host");
+        assert!(asked_for(&mut world, Script { nature: Nature::NeedsNewIdentity, ..good(0, 0) }, seq + 1));
+    }
 }
 
 #[test]
