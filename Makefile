@@ -5,8 +5,11 @@ ARGS ?=
 # Arguments for `make bench`, as in: make bench ARGS="--json bench.json"
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
+# The program that the tests of whole processes run; `cargo test --workspace` builds it.
+export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run check test lint unit e2e bench fuzz
+.PHONY: help setup setup-test run check test lint e2e bench fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,22 +32,17 @@ check: setup ## What a developer runs in a minute: format, lints and the tests o
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p atproto -p storage
 
-test: setup-test lint unit e2e ## Everything: lints, unit tests, and whole processes against real servers and clients
+test: setup-test lint ## Everything: lints, unit tests, and whole processes against real servers and clients
+	cargo test --workspace
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
 
-unit:
-	cargo test --workspace --exclude loadtest
-	cargo test -p loadtest --lib --bins
-
-# The end-to-end tests start the program as a process, a real PLC directory and real PDSs; one at a time, because each
-# wants the machine to itself.
-e2e:
-	cargo build --bin mainstem --bin loadtest
-	MAINSTEM_BIN=$(CARGO_TARGET_DIR)/debug/mainstem cargo test -p loadtest --tests -- --test-threads=1 --nocapture
+# `--workspace` chooses the same features as `make test` does, so that nothing is built twice.
+e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred hosts, a real PLC directory and real PDSs
+	cargo test --workspace --test processes --test realnet -- --nocapture
 
 bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
 	cargo build --release --bin mainstem --bin loadtest
