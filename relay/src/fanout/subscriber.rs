@@ -347,18 +347,22 @@ impl Subscriber {
         tail: &mut tokio::sync::watch::Receiver<Seq>,
         stop: &CancellationToken,
     ) -> Woken {
+        // Where one batch is written and there is more, the next must wait for nothing but room in the socket.
+        let is_idle = self.closing.is_none() && self.outgoing.is_empty() && reading.is_none();
+        let has_more = is_idle && self.position < *tail.borrow();
         // While an answer of ours waits for room, nothing more is read: who sends pings without reading pongs fills its
         // own buffers, not ours.
-        let interest = match (self.outgoing.holds_own(), self.outgoing.is_empty()) {
-            (true, _) => Interest::WRITABLE,
-            (false, false) => Interest::READABLE | Interest::WRITABLE,
-            (false, true) => Interest::READABLE,
+        let interest = if self.outgoing.holds_own() {
+            Interest::WRITABLE
+        } else if has_more || !self.outgoing.is_empty() {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
         };
-        let at_end = self.closing.is_none() && self.outgoing.is_empty() && reading.is_none();
         tokio::select! {
             ready = self.socket.ready(interest) => Woken::Socket(ready),
             result = async { match reading { Some(reading) => reading.await, None => pending().await } } => Woken::Read(result),
-            changed = tail.changed(), if at_end => match changed {
+            changed = tail.changed(), if is_idle => match changed {
                 Ok(()) => Woken::Newer,
                 Err(_) => Woken::Stop,
             },
