@@ -189,6 +189,27 @@ async fn every_kind_of_damage_is_mended() {
 }
 
 #[tokio::test]
+async fn a_mending_that_was_cut_short_is_done_again() {
+    let (data, all) = several_segments().await;
+    flip(&data.segments()[1], 20_000);
+    let lost = inspect(data.path()).unwrap().lost();
+    let mended = data.copy();
+    mend(mended.path()).unwrap();
+    // All is written but the segment that takes the damaged one's name.
+    for entry in fs::read_dir(mended.path().join("log")).unwrap() {
+        let path = entry.unwrap().path();
+        let here = data.path().join("log").join(path.file_name().unwrap());
+        if !here.exists() {
+            fs::copy(path, here).unwrap();
+        }
+    }
+    assert_eq!(data.segments().len(), mended.segments().len());
+    assert!(open(small(&data)).is_err());
+    assert!(mend(data.path()).unwrap().mended);
+    check_mended(&data, &all, &lost).await;
+}
+
+#[tokio::test]
 async fn damage_that_opening_did_not_look_at_is_not_served() {
     let (data, all) = several_segments().await;
     flip(&data.segments()[1], 20_000);

@@ -19,7 +19,7 @@ use storage::seq::Seq;
 
 pub use report::{Finding, Report, SeqRange};
 
-use self::salvage::{Found, Salvage, salvage};
+use self::salvage::{Found, Hole, Salvage, salvage};
 use crate::{
     directory::{Directory, Format, replace, sync_dir, with_suffix},
     error::OpenError,
@@ -71,7 +71,14 @@ struct ExaminedSegment {
     /// Where it is damaged, one made from what is known.
     header: SegmentHeader,
     header_is_damaged: bool,
-    salvage: Salvage,
+    /// How many events can be read, and the first of them.
+    events: u64,
+    first_read: Option<Seq>,
+    /// The last event that can be read; the seq before the segment's first where there is none.
+    last_read: Seq,
+    /// No later seq was ever in it.
+    last_known: Seq,
+    holes: Vec<Hole>,
     bytes_len: u64,
     /// Where a tail begins that was never synced.
     torn_at: Option<u64>,
@@ -85,14 +92,25 @@ enum ExaminedState {
     Unreadable(String),
 }
 
-impl ExaminedSegment {
-    /// The last event that can be read; the seq before the first where there is none.
-    fn last(&self) -> Seq {
-        self.salvage.records.last().map_or(Seq(self.header.first.0 - 1), |found| found.seq)
+/// Asks the state store how far it has seen the log.
+fn examine_state(dir: &Path) -> Result<ExaminedState, OpenError> {
+    if !dir.is_dir() {
+        // Opening would make one.
+        return Ok(ExaminedState::Seen(None));
     }
+    let state = match State::open(dir, MEMORY) {
+        Ok(state) => state,
+        Err(fjall::Error::Locked) => return Err(OpenError::damaged("another process has the state store open")),
+        Err(error) => return Ok(ExaminedState::Unreadable(error.to_string())),
+    };
+    let seen = state.watermark();
+    state.close();
+    Ok(seen.map_or_else(|error| ExaminedState::Unreadable(error.to_string()), ExaminedState::Seen))
+}
 
+impl ExaminedSegment {
     fn is_damaged(&self) -> bool {
-        self.header_is_damaged || !self.salvage.holes.is_empty()
+        self.header_is_damaged || !self.holes.is_empty()
     }
 }
 
@@ -103,15 +121,7 @@ impl Examined {
             Err(OpenError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        let state = match State::open(&directory.state(), MEMORY) {
-            Ok(state) => {
-                let seen = state.watermark();
-                state.close();
-                seen.map_or_else(|error| ExaminedState::Unreadable(error.to_string()), ExaminedState::Seen)
-            }
-            Err(fjall::Error::Locked) => return Err(OpenError::damaged("another process has the state store open")),
-            Err(error) => ExaminedState::Unreadable(error.to_string()),
-        };
+        let state = examine_state(&directory.state())?;
         let log = directory.log();
         let paths = if log.is_dir() { segment_paths(&log)? } else { Vec::new() };
         let salt = match format {
@@ -124,7 +134,7 @@ impl Examined {
         };
         let mut segments: Vec<ExaminedSegment> = Vec::with_capacity(paths.len());
         for (number, path) in paths.iter().enumerate() {
-            let after = segments.last().map(ExaminedSegment::last);
+            let after = segments.last().map(|segment| segment.last_read);
             let is_last = number + 1 == paths.len();
             segments.push(read_segment(path, salt, after, is_last.then_some(durable))?);
         }
@@ -133,7 +143,7 @@ impl Examined {
 
     /// The last seq that anything here knows of.
     fn last_known(&self) -> Seq {
-        let in_log = self.segments.last().map_or(Seq(0), |segment| segment.salvage.last_known.max(segment.last()));
+        let in_log = self.segments.last().map_or(Seq(0), |segment| segment.last_known.max(segment.last_read));
         match self.state {
             ExaminedState::Seen(Some(seen)) => in_log.max(seen),
             ExaminedState::Seen(None) | ExaminedState::Unreadable(_) => in_log,
@@ -146,7 +156,7 @@ impl Examined {
     }
 
     fn has_events(&self) -> bool {
-        self.segments.iter().any(|segment| !segment.salvage.records.is_empty())
+        self.segments.iter().any(|segment| segment.events > 0)
     }
 
     fn report(&self) -> Report {
@@ -158,7 +168,7 @@ impl Examined {
             let next_after = self.segments.get(number + 1).map(|next| next.header.after);
             segment.report(next_after, &mut report);
         }
-        let last = self.segments.last().map_or(Seq(0), ExaminedSegment::last);
+        let last = self.segments.last().map_or(Seq(0), |segment| segment.last_read);
         let last_found = report.lost().last().map_or(last, |lost| lost.last.max(last));
         if self.last_known() > last_found {
             let lost = SeqRange { first: last_found.next(), last: self.last_known() };
@@ -192,27 +202,25 @@ impl Examined {
                 last => self.go_on_after(log, last, last),
             };
         };
-        let must_jump = self.last_known() > newest.last();
+        let must_jump = self.last_known() > newest.last_read;
         let mut before = self.needed_after();
         for (number, segment) in self.segments.iter().enumerate() {
             let is_newest = number + 1 == self.segments.len();
             let needs_end = !segment.sealed && (!is_newest || must_jump);
+            if number > 0 && segment.header.first <= before {
+                // Left by a mending that was cut short, and written again just now.
+                continue;
+            }
             if segment.is_damaged() || needs_end {
-                let damaged = fs::read(&segment.path).map_err(OpenError::io("read", &segment.path))?;
-                set_aside(&segment.path)?;
-                for run in runs(&segment.salvage.records) {
-                    let header = SegmentHeader { first: run[0].seq, after: before, ..segment.header };
-                    write_run(log, header, &damaged, run)?;
-                    before = run[run.len() - 1].seq;
-                }
+                before = segment.write_anew(log, before)?;
             } else {
                 if segment.header.after != before && number > 0 {
                     rewrite_header(&segment.path, &SegmentHeader { after: before, ..segment.header })?;
                 }
-                before = segment.last();
+                before = segment.last_read;
             }
         }
-        if must_jump || before < newest.last() {
+        if must_jump || before < newest.last_read {
             self.go_on_after(log, before, self.last_known())?;
         }
         sync_dir(log).map_err(OpenError::io("sync", log))
@@ -253,9 +261,9 @@ impl ExaminedSegment {
         if self.header_is_damaged {
             report.findings.push(Finding::Header { file: self.path.clone() });
         }
-        let mut last_known = self.last();
-        for hole in &self.salvage.holes {
-            let before = hole.before.or(next_after.map(Seq::next)).unwrap_or(self.salvage.last_known.next());
+        let mut last_known = self.last_read;
+        for hole in &self.holes {
+            let before = hole.before.or(next_after.map(Seq::next)).unwrap_or(self.last_known.next());
             let lost = SeqRange { first: hole.after.next(), last: Seq(before.0.saturating_sub(1)) };
             last_known = last_known.max(lost.last);
             report.findings.push(Finding::Bytes {
@@ -274,11 +282,46 @@ impl ExaminedSegment {
         {
             report.findings.push(Finding::Missing { lost: SeqRange { first: last_known.next(), last: next_after } });
         }
-        report.events += self.salvage.records.len() as u64;
-        if let Some(first) = self.salvage.records.first() {
-            let first = report.seqs.map_or(first.seq, |seqs| seqs.first);
-            report.seqs = Some(SeqRange { first, last: self.last() });
+        report.events += self.events;
+        if let Some(first) = self.first_read {
+            let first = report.seqs.map_or(first, |seqs| seqs.first);
+            report.seqs = Some(SeqRange { first, last: self.last_read });
         }
+    }
+
+    /// Writes what is whole of it as one segment for each run of events, keeps the file as it is under another name, and
+    /// gives the last seq written. Cut short, it can be done again: the file keeps its name until all else is there.
+    fn write_anew(&self, log: &Path, after: Seq) -> Result<Seq, OpenError> {
+        let damaged = fs::read(&self.path).map_err(OpenError::io("read", &self.path))?;
+        let salvage = self.header.salvage(&damaged, self.torn_at);
+        let aside = free_name(&self.path, ".damaged");
+        fs::hard_link(&self.path, &aside).map_err(OpenError::io("set aside", &self.path))?;
+        let index = self.path.with_extension("idx");
+        if index.exists() {
+            fs::remove_file(&index).map_err(OpenError::io("delete", &index))?;
+        }
+        let mut last = after;
+        let mut segments = Vec::new();
+        for run in runs(&salvage.records) {
+            let header = SegmentHeader { first: run[0].seq, after: last, ..self.header };
+            last = run[run.len() - 1].seq;
+            segments.push((header, run));
+        }
+        for (header, run) in segments.iter().rev() {
+            write_run(log, *header, &damaged, run)?;
+        }
+        if segments.first().is_none_or(|(header, _)| header.first != self.header.first) {
+            fs::remove_file(&self.path).map_err(OpenError::io("set aside", &self.path))?;
+        }
+        Ok(last)
+    }
+}
+
+impl SegmentHeader {
+    /// All whole records of the segment, but for a tail that was never synced.
+    fn salvage(&self, bytes: &[u8], torn_at: Option<u64>) -> Salvage {
+        let end = torn_at.map_or(bytes.len(), |at| usize::try_from(at).expect("within the file"));
+        salvage(&bytes[..end], self.salt, Seq(self.first.0 - 1), self.created_at_micros)
     }
 }
 
@@ -297,20 +340,30 @@ fn read_segment(
             return Err(OpenError::NewerFormat { file: path.to_owned(), found: format, known: FORMAT });
         }
         Ok(_) | Err(HeaderFlaw::Damaged) => {
-            let after = last_before.unwrap_or(Seq(named.0.saturating_sub(1)));
+            let after = last_before.unwrap_or(Seq(named.0 - 1));
             (SegmentHeader { salt, first: named, after, created_at_micros: 0 }, true)
         }
     };
-    let bytes_len = bytes.len() as u64;
     let scanned = scan(&bytes, &header);
     let torn_at = match (&scanned.flaw, durable) {
         (Some(flaw), Some(durable)) if !flaw.proven && flaw.first > durable => Some(scanned.end),
         (Some(_) | None, _) => None,
     };
-    let good = torn_at.map_or(bytes.len(), |at| usize::try_from(at).expect("within the file"));
-    let salvage = salvage(&bytes[..good], salt, Seq(header.first.0.saturating_sub(1)), header.created_at_micros);
-    let sealed = scanned.sealed && scanned.flaw.is_none();
-    Ok(ExaminedSegment { path: path.to_owned(), header, header_is_damaged, salvage, bytes_len, torn_at, sealed })
+    let salvage = header.salvage(&bytes, torn_at);
+    // Only what is told and mended is kept: a log may have more records than there is memory.
+    Ok(ExaminedSegment {
+        path: path.to_owned(),
+        header,
+        header_is_damaged,
+        events: salvage.records.len() as u64,
+        first_read: salvage.records.first().map(|found| found.seq),
+        last_read: salvage.records.last().map_or(Seq(header.first.0 - 1), |found| found.seq),
+        last_known: salvage.last_known,
+        holes: salvage.holes,
+        bytes_len: bytes.len() as u64,
+        torn_at,
+        sealed: scanned.sealed && scanned.flaw.is_none(),
+    })
 }
 
 /// Writes a run of a damaged segment's records as a segment of its own.
@@ -362,15 +415,6 @@ fn any_salt(paths: &[PathBuf]) -> Result<Salt, OpenError> {
         }
     }
     Ok(Format::new(None, Seq(1)).salt())
-}
-
-/// Renames a damaged segment, and drops the index that no longer fits.
-fn set_aside(path: &Path) -> Result<(), OpenError> {
-    let index = path.with_extension("idx");
-    if index.exists() {
-        fs::remove_file(&index).map_err(OpenError::io("delete", &index))?;
-    }
-    fs::rename(path, free_name(path, ".damaged")).map_err(OpenError::io("set aside", path))
 }
 
 fn rewrite_header(path: &Path, header: &SegmentHeader) -> Result<(), OpenError> {

@@ -75,7 +75,8 @@ impl Hosts for State {
         let keyspaces = self.keyspaces()?;
         let cursors = cursors.to_vec();
         blocking(move || {
-            let mut batch = keyspaces.db.batch();
+            // Handed to the system at once: a killed process then reads little again, a power cut costs a little more.
+            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::Buffer));
             for (name, cursor) in cursors {
                 if keyspaces.hosts.contains_key(name.as_str()).map_err(did_not("read a host"))? {
                     batch.insert(&keyspaces.cursors, name.as_str(), value::write_cursor(cursor));
