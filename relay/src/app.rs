@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::readiness::Facts,
     fanout::{self, Hub, subscriber},
+    lanes::WatchedIntake,
 };
 
 /// The program's version.
@@ -28,6 +29,8 @@ pub struct App {
 pub struct Inner {
     /// The four stores.
     pub stores: Stores,
+    /// The intake in `stores`, for what it has seen.
+    pub intake: Arc<WatchedIntake>,
     /// The hub of the fan-out.
     pub hub: Hub,
     /// The crawler's hosts.
@@ -70,7 +73,7 @@ impl Inner {
             running: self.running.load(Ordering::Relaxed),
             draining: self.tasks.cause().is_some(),
             log: self.stores.log.health(),
-            lanes_stalled: 0,
+            lanes_stalled: self.intake.standing_still(),
         }
     }
 }

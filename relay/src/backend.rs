@@ -1,6 +1,6 @@
 //! Where state lives: the one place that names a backend.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, path::Path, sync::Arc};
 
 use prometheus::Registry;
 use runtime::clock::Clock;
@@ -26,6 +26,9 @@ pub enum Error {
     /// The folder can't be opened.
     #[error("failed to open the data folder (--data-dir)")]
     Local(#[from] storage_local::OpenError),
+    /// The folder can't be looked at.
+    #[error("failed to look at the data folder")]
+    Repair(#[source] storage_local::OpenError),
 }
 
 /// Open stores, to be closed at the end.
@@ -34,6 +37,22 @@ pub enum Opened {
     Local(storage_local::Opened),
     /// Memory's.
     Memory(Stores),
+}
+
+/// What `mainstem repair` found.
+#[derive(Debug)]
+pub struct Repair {
+    /// For people.
+    pub report: String,
+    /// Whether the folder can be opened now.
+    pub sound: bool,
+}
+
+/// Looks at a data folder, and mends it where told to. Blocks, and reads every byte.
+pub fn repair(dir: &Path, mend: bool) -> Result<Repair, Error> {
+    let report = if mend { storage_local::repair::mend(dir) } else { storage_local::repair::inspect(dir) };
+    let report = report.map_err(Error::Repair)?;
+    Ok(Repair { sound: report.is_sound() || report.mended, report: report.to_string() })
 }
 
 /// Opens the stores. Reads the newest part of the log, which may take a while.

@@ -16,7 +16,10 @@ use runtime::telemetry::Format;
 use storage::seq::Seq;
 use url::Url;
 
-use crate::cli::{Origins, RunArgs};
+use crate::{
+    cli::{Origin, Origins, RunArgs},
+    fanout::{hub, subscriber},
+};
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -53,6 +56,10 @@ pub struct Config {
     pub contact: Option<String>,
     /// What is logged, and how.
     pub log: Log,
+    /// Sizes of the fan-out; no flags, for tests.
+    pub hub: hub::Config,
+    /// How subscribers are treated; no flags, for tests.
+    pub subscriber: subscriber::Config,
 }
 
 /// How the process logs.
@@ -228,6 +235,8 @@ impl Config {
             subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
             contact: args.contact.clone(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
+            hub: hub::Config::default(),
+            subscriber: subscriber::Config::default(),
         })
     }
 
@@ -263,7 +272,7 @@ impl Config {
         let mut text = String::new();
         for (flag, field, value) in rows {
             let origin = origins.of(field);
-            let implied = field == "dev" && self.simulate && origin == crate::cli::Origin::Default;
+            let implied = field == "dev" && self.simulate && origin == Origin::Default;
             let origin = if implied { "implied by simulate" } else { origin.as_str() };
             text.push_str(&format!("{flag:<20} {value:<width$}  {origin}\n"));
         }

@@ -8,11 +8,14 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod fanout;
+pub mod lanes;
 pub mod node;
 pub mod simulated;
 pub mod tail;
 pub mod ui;
+pub mod verify;
 pub mod xrpc;
 
 /// An error with its causes, in one line.

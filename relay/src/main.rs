@@ -4,17 +4,19 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use relay::{
-    backend::Backend,
-    cli::{self, Command, Origins, RunArgs},
+    backend::{self, Backend},
+    cli::{self, Command, Origins, RepairArgs, RunArgs},
     config::Config,
+    descriptors,
     node::Node,
-    tail,
+    tail, verify,
 };
 use runtime::{
     signals::Signals,
     tasks::{Cause, Tasks},
     telemetry,
 };
+use tokio::runtime::Runtime;
 use tracing::{error, info};
 
 #[global_allocator]
@@ -23,22 +25,31 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The time from the signal to the end of the process.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let (cli, origins) = match cli::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
     };
-    let result = match cli.command {
-        Command::Run(args) => run(&args).await,
-        Command::Tail(args) => tail::run(&args).await.context("tail"),
-        Command::Verify(_) | Command::Repair(_) => Ok(ExitCode::FAILURE),
-        Command::Config(args) => print_config(&args, &origins),
-    };
+    let result = Runtime::new().context("failed to start the runtime").and_then(|runtime| {
+        let result = runtime.block_on(command(cli.command, &origins));
+        // What hangs on a disk must not hold up the end.
+        runtime.shutdown_background();
+        result
+    });
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run(&args).await,
+        Command::Tail(args) => tail::run(&args).await.context("tail"),
+        Command::Verify(args) => verify::run(&args).await.context("verify"),
+        Command::Repair(args) => repair(&args),
+        Command::Config(args) => print_config(&args, origins),
+    }
 }
 
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -48,7 +59,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let tasks = Tasks::new();
 
     let node = Node::build(config, Backend::Local, tasks.clone()).await?;
-    info!(public = %format_args!("http://{}", node.public_addr()), private = %node.private_addr(), "listening");
+    let descriptors = descriptors::raise_limit();
+    info!(descriptors, public = %format_args!("http://{}", node.public_addr()), private = %node.private_addr(), "listening");
     let running = node.start();
 
     tokio::select! {
@@ -65,6 +77,16 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         error!(error = format!("{error:#}"), "some work was cut short; what was not durable is read again");
     }
     Ok(if drained.is_ok() && matches!(cause, Cause::Asked(_)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn repair(args: &RepairArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init("warn", telemetry::Format::Auto)?;
+    let repair = backend::repair(&args.dir, args.mend)?;
+    println!("{}", repair.report);
+    if !repair.sound && !args.mend {
+        println!("mend it with: mainstem repair {} --mend", args.dir.display());
+    }
+    Ok(if repair.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_config(args: &RunArgs, origins: &Origins) -> anyhow::Result<ExitCode> {

@@ -38,7 +38,8 @@ use crate::{
     app::{App, Inner, Places},
     backend::{self, Backend},
     config::{Config, Password},
-    fanout::{self, Hub, hub, subscriber},
+    fanout::{self, Hub},
+    lanes::WatchedIntake,
     simulated, ui, xrpc,
 };
 
@@ -46,7 +47,7 @@ use crate::{
 const CONNECTIONS_SPARE: usize = 1_000;
 
 /// What the crawler may take for events that are being judged; the validator then to end; the hub for the last events.
-/// Subscribers have [`subscriber::Config::close_wait`], and the stores what is left.
+/// Subscribers have their `close_wait`, and the stores what is left.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 const JUDGED_MAX: Duration = Duration::from_secs(2);
 const PUBLISHED_MAX: Duration = Duration::from_secs(1);
@@ -102,13 +103,15 @@ impl Node {
         };
         let registry = Registry::new();
         let opened = backend::open(backend, &config, &clock, &registry).await?;
-        let stores = opened.stores();
+        let mut stores = opened.stores();
+        let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
+        stores.intake = intake.clone();
         let refusals = Arc::new(Refusals::default());
         let egress =
             Egress::new(Policy { allow_local: config.dev, contact: config.contact.clone(), ..Policy::default() });
 
         let fanout = fanout::Metrics::register(&registry)?;
-        let hub = Hub::build(stores.log.clone(), hub::Config::default(), fanout.clone());
+        let hub = Hub::build(stores.log.clone(), config.hub.clone(), fanout.clone());
 
         let identities = identity::Config::new(config.plc_url.clone());
         let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), None, &registry)?;
@@ -134,10 +137,11 @@ impl Node {
 
         let app = App::new(Inner {
             stores,
+            intake,
             hub,
             hosts,
             fanout,
-            subscriber: subscriber::Config::default(),
+            subscriber: config.subscriber.clone(),
             places: Places::new(config.subscribers_max.get()),
             subscribers_stop: CancellationToken::new(),
             refusals,
