@@ -5,7 +5,7 @@
 //! a pong or a close stands between whole frames even where the last write ended within one.
 
 use std::{
-    future::{Future, pending},
+    future::{Future, pending, ready},
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
@@ -19,6 +19,7 @@ use storage::{log::ReadError, seq::Seq};
 use tokio::{
     io::Interest,
     net::TcpStream,
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -96,11 +97,18 @@ struct Closing {
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Arc<Chunk>>, ReadError>> + Send>>;
 
+/// What memory had for it.
+enum Filled {
+    Queued,
+    AtEnd,
+    Behind,
+}
+
 /// What ended the wait.
 enum Woken {
     Socket(io::Result<tokio::io::Ready>),
     Read(Result<Option<Arc<Chunk>>, ReadError>),
-    Newer,
+    More,
     Time,
     Stop,
 }
@@ -149,10 +157,17 @@ impl Subscriber {
         let mut reading: Option<Reading> = None;
         loop {
             tail.borrow_and_update();
-            if self.closing.is_none() && self.outgoing.is_empty() && reading.is_none() && self.fill() {
-                let (hub, position) = (self.hub.clone(), self.position);
-                reading = Some(Box::pin(async move { hub.read_behind(position).await }));
-                self.metrics.replaying.inc();
+            let mut at_end = false;
+            if self.closing.is_none() && self.outgoing.is_empty() && reading.is_none() {
+                match self.fill() {
+                    Filled::Queued => {}
+                    Filled::AtEnd => at_end = true,
+                    Filled::Behind => {
+                        let (hub, position) = (self.hub.clone(), self.position);
+                        reading = Some(Box::pin(async move { hub.read_behind(position).await }));
+                        self.metrics.replaying.inc();
+                    }
+                }
             }
             if let Err(error) = self.write() {
                 debug!(%error, "failed to write to a subscriber");
@@ -164,7 +179,7 @@ impl Subscriber {
             {
                 return reason;
             }
-            let woken = self.wait(&mut reading, &mut tail, &stop).await;
+            let woken = self.wait(&mut reading, at_end.then_some(&mut tail), &stop).await;
             let ended = match woken {
                 Woken::Socket(Ok(ready)) if ready.is_readable() || ready.is_read_closed() => self.read(),
                 Woken::Socket(Ok(_)) => None,
@@ -174,9 +189,11 @@ impl Subscriber {
                     self.take_read(result);
                     None
                 }
-                Woken::Newer => None,
+                Woken::More => None,
                 Woken::Time => self.look_at_the_clock(),
                 Woken::Stop => {
+                    // Who keeps up gets all there is; the others go on from their cursor elsewhere.
+                    let _broken = self.send_what_fits();
                     self.close(Ended::Shutdown, CloseCode::GOING_AWAY, "the relay is shutting down");
                     None
                 }
@@ -202,17 +219,31 @@ impl Subscriber {
         self.outgoing.push_last(message(&info));
     }
 
-    /// Queues what memory holds for it. Gives whether it has to read from the log instead.
-    fn fill(&mut self) -> bool {
+    /// Queues what memory holds for it.
+    fn fill(&mut self) -> Filled {
         match self.hub.find(self.position, self.config.batch_bytes) {
             Found::Chunks(chunks) => {
                 for chunk in chunks {
                     self.queue(chunk);
                 }
-                false
+                Filled::Queued
             }
-            Found::End => false,
-            Found::Behind => true,
+            Found::End => Filled::AtEnd,
+            Found::Behind => Filled::Behind,
+        }
+    }
+
+    /// Writes what memory holds for it, as far as the socket takes it at once.
+    fn send_what_fits(&mut self) -> io::Result<()> {
+        loop {
+            self.write()?;
+            if !self.outgoing.is_empty() {
+                return Ok(());
+            }
+            match self.fill() {
+                Filled::Queued => {}
+                Filled::AtEnd | Filled::Behind => return Ok(()),
+            }
         }
     }
 
@@ -341,31 +372,37 @@ impl Subscriber {
         }
     }
 
+    /// Waits for something to do. `tail` is given where nothing newer was there.
     async fn wait(
         &self,
         reading: &mut Option<Reading>,
-        tail: &mut tokio::sync::watch::Receiver<Seq>,
+        tail: Option<&mut watch::Receiver<Seq>>,
         stop: &CancellationToken,
     ) -> Woken {
-        // Where one batch is written and there is more, the next must wait for nothing but room in the socket.
-        let is_idle = self.closing.is_none() && self.outgoing.is_empty() && reading.is_none();
-        let has_more = is_idle && self.position < *tail.borrow();
         // While an answer of ours waits for room, nothing more is read: who sends pings without reading pongs fills its
         // own buffers, not ours.
-        let interest = if self.outgoing.holds_own() {
-            Interest::WRITABLE
-        } else if has_more || !self.outgoing.is_empty() {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
+        let interest = match (self.outgoing.holds_own(), self.outgoing.is_empty()) {
+            (true, _) => Interest::WRITABLE,
+            (false, false) => Interest::READABLE | Interest::WRITABLE,
+            (false, true) => Interest::READABLE,
+        };
+        // All has left and there may be more at once. Not looked for before the other branches had their chance, or who
+        // never has to wait could not be talked to.
+        let more = self.closing.is_none() && self.outgoing.is_empty() && reading.is_none() && tail.is_none();
+        let newer = async {
+            match tail {
+                Some(tail) => tail.changed().await,
+                None => pending().await,
+            }
         };
         tokio::select! {
             ready = self.socket.ready(interest) => Woken::Socket(ready),
             result = async { match reading { Some(reading) => reading.await, None => pending().await } } => Woken::Read(result),
-            changed = tail.changed(), if is_idle => match changed {
-                Ok(()) => Woken::Newer,
+            changed = newer => match changed {
+                Ok(()) => Woken::More,
                 Err(_) => Woken::Stop,
             },
+            () = ready(()), if more => Woken::More,
             () = sleep_until(self.alarm()) => Woken::Time,
             () = stop.cancelled(), if self.closing.is_none() => Woken::Stop,
         }

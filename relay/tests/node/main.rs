@@ -1,0 +1,10 @@
+//! A whole relay in the process, on stores in memory, looked at through its sockets.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod admin;
+mod end;
+mod harness;
+mod network;
+mod stream;
+mod xrpc;
