@@ -21,7 +21,7 @@ setup-test:
 	@scripts/setup.sh test
 
 run: setup ## Build and start the relay; with no host given, a simulated network runs beside it
-	cargo build --release --bin mainstem
+	cargo build --release --workspace --bins
 	@if [ -z "$(strip $(ARGS))" ]; then \
 	  echo; echo "No host given: starting a simulated network beside the relay. For the real one: make run ARGS=\"--host pds.example.com\""; \
 	  exec $(CARGO_TARGET_DIR)/release/mainstem run --simulate; \
@@ -45,7 +45,7 @@ e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred h
 	cargo test --workspace --test processes --test realnet -- --nocapture
 
 bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
-	cargo build --release --bin mainstem --bin loadtest
+	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
 
 fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
