@@ -244,7 +244,9 @@ proptest! {
 fn steps_on_one_path() {
     let [before, one, two, other] = [1, 2, 3, 4].map(|number| Some(record(number)));
     let path = "com.example.record/000001";
-    let table: [(Vec<(Option<Cid>, Option<Cid>)>, bool); 12] = [
+    /// `prev` and `cid` of the ops on one path.
+    type Steps = Vec<(Option<Cid>, Option<Cid>)>;
+    let table: [(Steps, bool); 12] = [
         (vec![(before, one), (one, two)], true),
         (vec![(before, one), (before, two)], true),
         (vec![(before, one), (None, two)], true),
