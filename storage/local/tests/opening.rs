@@ -180,3 +180,30 @@ async fn a_missing_sidecar_is_made_anew() {
     assert!(read_all(&opened, Seq(0)).await == all);
     opened.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn full_segments_are_not_kept_open() {
+    let data = Data::new();
+    let small = || Config { segment_bytes: 5000, tail_bytes_max: 0, ..config(&data) };
+    let open_files = || {
+        let files =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        files.filter(|file| file.starts_with(data.path().join("log"))).count()
+    };
+    let opened = open(small()).unwrap();
+    for number in 0..100 {
+        append(&opened, number * 10, 10).await;
+    }
+    assert!(data.segments().len() > 50);
+    assert!(open_files() <= 2, "{} files are open", open_files());
+    assert_eq!(read_all(&opened, Seq(0)).await.len(), 1000);
+    assert!(open_files() <= 20, "{} files are open", open_files());
+    opened.close().await.unwrap();
+    for segment in data.segments() {
+        let _last_has_none = fs::remove_file(segment.with_extension("idx"));
+    }
+    let opened = open(small()).unwrap();
+    assert!(open_files() <= 2, "{} files are open", open_files());
+    assert_eq!(read_all(&opened, Seq(0)).await.len(), 1000);
+    assert!(open_files() <= 20, "{} files are open", open_files());
+}

@@ -37,8 +37,9 @@ pub(crate) struct Retention {
 impl Segments {
     /// `list` must not be empty.
     pub(crate) fn new(list: Vec<Arc<Segment>>) -> Segments {
-        let full = list.len().saturating_sub(1);
-        let full_bytes = list[..full].iter().map(|segment| segment.extent().end).sum();
+        let full = &list[..list.len().saturating_sub(1)];
+        let full_bytes = full.iter().map(|segment| segment.extent().end).sum();
+        full.iter().for_each(|segment| segment.forget_reading());
         Segments { list: RwLock::new(list.into()), full_bytes: AtomicU64::new(full_bytes), reading: Mutex::default() }
     }
 
@@ -51,11 +52,13 @@ impl Segments {
         Arc::clone(self.list().back().expect("there is always a segment"))
     }
 
-    /// Adds a new active one.
+    /// Adds a new active one. The one before stays open only for whoever reads it right now: a window may have more
+    /// segments than a process may have files.
     pub(crate) fn push(&self, segment: Arc<Segment>) {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(full) = list.back() {
             self.full_bytes.fetch_add(full.extent().end, Ordering::Relaxed);
+            full.forget_reading();
         }
         list.push_back(segment);
     }
