@@ -2,7 +2,7 @@
 //!
 //! [`network`] is hosts, a PLC directory and accounts that sign real commits; [`subscriber`] reads a relay's stream and
 //! reconnects; [`judge`] compares what was sent with what arrived; [`relay_process`] runs the `mainstem` program as a
-//! child; [`bench`] measures what an event costs it.
+//! child; [`mod@bench`] measures what an event costs it.
 //!
 //! What must hold: nothing here knows the relay's code, only its sockets and its command line; what a relay is judged
 //! by is made with `atproto`'s encoders and sent with another WebSocket implementation than the relay's own.

@@ -123,7 +123,7 @@ pub struct RunArgs {
 /// Arguments of `tail`.
 #[derive(Args, Clone, Debug)]
 pub struct TailArgs {
-    /// The relay or host: ws://HOST:PORT, wss://HOST, or just HOST[:PORT]
+    /// The relay or host: ws://HOST:PORT, wss://HOST, or just HOST or HOST:PORT
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:2470", env = "MAINSTEM_TAIL_URL")]
     pub url: String,
 
