@@ -65,7 +65,8 @@ fn signed(frame: &[u8], keys: &HashMap<Did, PublicKey>) -> Option<Signed> {
     Some(Signed { key, digest: sha256(&commit.unsigned_bytes()), signature: commit.sig.to_vec() })
 }
 
-/// CPU time of this thread where the kernel tells it, so that others on the machine don't count; else the clock.
+/// CPU time of this thread where the kernel tells it, so that others on the machine don't count; else the clock. The
+/// kernel counts by its tick, some milliseconds: enough for a second's work.
 struct CpuTime {
     cpu_nanos: Option<u64>,
     wall: Instant,
@@ -105,7 +106,6 @@ mod tests {
         let yardstick = Yardstick::measure(&network.frames(0), &network.signing_keys());
         // A commit and a #sync for each account's creation.
         assert_eq!(yardstick.signatures, 50 + 8);
-        assert!(yardstick.verify > Duration::ZERO && yardstick.sha256 > Duration::ZERO);
         network.stop().await;
     }
 }

@@ -245,9 +245,11 @@ impl Network {
         backlog_bytes(&self.hosts)
     }
 
-    /// Nothing new happens; what has been sent can still be read.
+    /// From now on nothing new happens; what has been sent can still be read.
     pub fn pause(&self) {
         self.running.send_replace(false);
+        // Whoever makes events holds the world: past this the last of them has been sent.
+        drop(self.world());
     }
 
     /// Things happen at the configured pace.
@@ -354,9 +356,10 @@ async fn drive(world: Arc<Mutex<World>>, hosts: Vec<Arc<Host>>, pace: Pace, mut 
                 },
                 Pace::ByHand => 0,
             };
+            let still = running.clone();
             let made = blocking(&world, move |world| {
                 for _ in 0..STEPS_AT_ONCE {
-                    if world.stats().events >= until {
+                    if world.stats().events >= until || !*still.borrow() {
                         break;
                     }
                     world.step()?;

@@ -9,3 +9,4 @@ mod damage;
 mod harness;
 mod hosts;
 mod kill;
+mod real_network;

@@ -1,0 +1,288 @@
+//! Real servers on one side, real clients on the other: a PLC directory and two PDSs tell a story, npm `@atproto/sync`
+//! and Python `atproto` read it through the relay with their own verification on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use atproto::{
+    event::{self, Event, Kind},
+    syntax::{Did, HostName},
+};
+use loadtest::{
+    judge::{Expect, Extent, Judge, Truth},
+    relay_process::{self, RelayProcess, get},
+    subscriber::{self, Keep, Reading, Subscriber},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::harness::{LONG, mainstem, replay, wait_until};
+
+/// Programs and packages that are installed once a machine.
+fn install() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("realnet/install.sh");
+    let output = Command::new("bash").arg(script).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "the real servers and clients can't be installed");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().lines().last().unwrap())
+}
+
+/// A program of `realnet/`, which talks in lines of JSON and ends with its input.
+struct Talker {
+    name: &'static str,
+    /// Killed with its value.
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talker {
+    fn start(name: &'static str, mut command: Command) -> Talker {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Talker { name, child, input, output: BufReader::new(output).lines() }
+    }
+
+    /// What it says next.
+    async fn hear(&mut self) -> Value {
+        match timeout(LONG, self.output.next_line()).await {
+            Ok(Ok(Some(line))) => serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} said: {line}", self.name)),
+            Ok(Ok(None)) => panic!("{} has ended", self.name),
+            Ok(Err(error)) => panic!("{}: {error}", self.name),
+            Err(_) => panic!("{} says nothing", self.name),
+        }
+    }
+
+    async fn go_on(&mut self) {
+        self.input.write_all(b"\n").await.unwrap();
+    }
+}
+
+/// The scripts of `realnet/` beside the packages that they import.
+struct Stage {
+    packages: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let packages = install();
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("realnet")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        std::os::unix::fs::symlink(packages.join("node_modules"), folder.path().join("node_modules")).unwrap();
+        Stage { packages, folder }
+    }
+
+    fn node(&self, script: &str) -> Command {
+        self.command(&self.packages.join("node/node_modules/.bin/node"), script)
+    }
+
+    fn python(&self, script: &str) -> Command {
+        self.command(&self.packages.join("venv/bin/python"), script)
+    }
+
+    fn command(&self, program: &Path, script: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg(self.folder.path().join(script)).current_dir(self.folder.path());
+        command
+    }
+}
+
+/// What a real client has seen.
+#[derive(Clone, Default)]
+struct Seen {
+    seqs: BTreeSet<u64>,
+    errors: Vec<String>,
+}
+
+/// A real client of the relay, which tells what it sees.
+struct Client {
+    name: &'static str,
+    seen: watch::Receiver<Seen>,
+    /// It ends with its input, and is killed with its handle.
+    _alive: (Child, ChildStdin),
+    _listening: JoinSet<()>,
+}
+
+impl Client {
+    /// Starts it and waits until it is there.
+    async fn start(name: &'static str, command: Command) -> Client {
+        let mut talker = Talker::start(name, command);
+        talker.hear().await;
+        let Talker { child, input, mut output, .. } = talker;
+        let (told, seen) = watch::channel(Seen::default());
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
+            while let Ok(Some(line)) = output.next_line().await {
+                let said: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                told.send_modify(|seen| match said.get("seq").and_then(Value::as_u64) {
+                    Some(seq) => drop(seen.seqs.insert(seq)),
+                    None => seen.errors.push(said.to_string()),
+                });
+            }
+        });
+        Client { name, seen, _alive: (child, input), _listening: listening }
+    }
+
+    /// Waits until it has seen all of `seqs`.
+    async fn wait_for(&self, seqs: &BTreeSet<u64>) -> bool {
+        let mut seen = self.seen.clone();
+        matches!(timeout(LONG, seen.wait_for(|seen| seqs.is_subset(&seen.seqs))).await, Ok(Ok(_)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_clients_read_real_servers_through_the_relay() {
+    let stage = Stage::new();
+    // The relay's ports are chosen first, because the PDSs are told whom to ask to crawl them.
+    let mut config = relay_process::Config::new(mainstem(), &stage.folder.path().join("relay"), "", &[]).unwrap();
+    let mut network = stage.node("realnet.mjs");
+    network.arg(stage.folder.path().join("servers")).arg(format!("http://127.0.0.1:{}", config.ports.0));
+    let mut network = Talker::start("realnet.mjs", network);
+    let ready = network.hear().await;
+    let plc = ready["plc"].as_str().unwrap().to_owned();
+    let hosts: Vec<HostName> = ready["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| HostName::parse(host.as_str().unwrap()).unwrap())
+        .collect();
+
+    // The relay knows no host; the PDSs ask to be crawled.
+    config.plc_url = plc.clone();
+    let relay = RelayProcess::start(config).await.unwrap();
+    network.go_on().await;
+    network.hear().await;
+    hosts_listed(&relay, &hosts).await;
+
+    let own: Vec<Subscriber> = hosts.iter().map(|host| keep_frames(&format!("ws://{host}"))).collect();
+    let through = keep_frames(&relay.stream_url());
+    for subscriber in own.iter().chain([&through]) {
+        assert!(wait_until(LONG, || subscriber.look(|reading| reading.connections) == 1).await);
+    }
+    let client = async |name, mut command: Command| {
+        command.arg(relay.stream_url()).arg(&plc);
+        Client::start(name, command).await
+    };
+    let sync = client("@atproto/sync", stage.node("read_sync.mjs")).await;
+    let python = client("Python atproto", stage.python("read_python.py")).await;
+
+    // Each step's events are through before the next, so that what each reader finds in the directory is what was in
+    // force. One thing the rules forbid: the old host's word on an account that has moved away.
+    let mut truth = Truth::new(hosts.clone());
+    let mut taken = vec![0; hosts.len()];
+    let accounts = loop {
+        network.go_on().await;
+        let said = network.hear().await;
+        if let Some(accounts) = said.get("accounts") {
+            break accounts.clone();
+        }
+        assert!(said.get("failed").is_none(), "step {}: {}", said["failed"], said["why"]);
+        let step = said["step"].as_str().unwrap();
+        let expect = if step == "carol moves: not active on the old host" { Expect::Refuse } else { Expect::Pass };
+        for (host, subscriber) in own.iter().enumerate() {
+            let seq = said["seqs"][host].as_u64().unwrap();
+            let came = wait_until(LONG, || seq == 0 || subscriber.look(|reading| reading.last_seq >= Some(seq))).await;
+            assert!(came, "step {step}: the PDS has not sent its event {seq}");
+            subscriber.look(|reading| {
+                for (frame, received) in reading.frames.iter().zip(&reading.received).skip(taken[host]) {
+                    let did = Did::parse(&received.did).unwrap();
+                    truth.sent(host, received.seq, &did, received.kind, frame, expect);
+                    taken[host] += 1;
+                }
+            });
+        }
+        let passed = through.wait_for(truth.to_pass() as u64, Duration::from_secs(30)).await;
+        println!("{step}: {} events", truth.events().len());
+        assert!(
+            passed,
+            "step {step}: {} of {} events came through\n{}",
+            through.events(),
+            truth.to_pass(),
+            relay.config().log_tail(20)
+        );
+        let (with_content, all) = through.look(|reading| (seqs_with_content(reading), all_seqs(reading)));
+        for (client, seqs) in [(&sync, with_content), (&python, all)] {
+            assert!(
+                client.wait_for(&seqs).await,
+                "step {step}: {} has not seen all: {:?}",
+                client.name,
+                client.seen.borrow().errors
+            );
+        }
+    };
+    println!("accounts: {accounts}");
+    through.wait_for_quiet(Duration::from_millis(500), LONG).await;
+    let all = through.events();
+    let live = through.stop().await;
+    let replayed = replay(&relay, all).await;
+
+    let mut kinds = BTreeMap::new();
+    for sent in truth.events() {
+        *kinds.entry(sent.kind.as_str()).or_insert(0) += 1;
+    }
+    println!("sent: {kinds:?}");
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
+    let mut judge = Judge::new(truth);
+    for (name, reading) in [("live", &live), ("replay", &replayed)] {
+        let report = judge.reading(&reading.received, Extent::Whole);
+        println!("{name}: {report}");
+        assert!(report.is_clean(), "{name}: {report}");
+    }
+
+    for (client, expected) in [(&sync, seqs_with_content(&live)), (&python, all_seqs(&live))] {
+        let seen = client.seen.borrow();
+        println!("{}: {} events", client.name, seen.seqs.len());
+        assert_eq!(seen.errors, Vec::<String>::new(), "{}", client.name);
+        assert_eq!(seen.seqs, expected, "{} has seen other events", client.name);
+    }
+}
+
+fn keep_frames(url: &str) -> Subscriber {
+    Subscriber::start(subscriber::Config { url: url.to_owned(), cursor: Some(0), keep: Keep::Frames })
+}
+
+/// Waits until the relay lists the hosts.
+async fn hosts_listed(relay: &RelayProcess, hosts: &[HostName]) {
+    let url = format!("{}/xrpc/com.atproto.sync.listHosts", relay.public_url());
+    let started = Instant::now();
+    loop {
+        let (_, body) = get(&url).await.unwrap();
+        let listed: Value = serde_json::from_slice(&body).unwrap();
+        let names: Vec<&str> =
+            listed["hosts"].as_array().unwrap().iter().filter_map(|host| host["hostname"].as_str()).collect();
+        if hosts.iter().all(|host| names.contains(&host.as_str())) {
+            return;
+        }
+        assert!(started.elapsed() < LONG, "the relay lists {names:?}\n{}", relay.config().log_tail(20));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn all_seqs(reading: &Reading) -> BTreeSet<u64> {
+    reading.received.iter().map(|received| received.seq).collect()
+}
+
+/// The events of which `@atproto/sync` tells: it says nothing of commits without ops.
+fn seqs_with_content(reading: &Reading) -> BTreeSet<u64> {
+    let empty = |frame: &[u8]| matches!(event::parse(frame), Ok(Event::Commit(commit)) if commit.ops.is_empty());
+    let frames = reading.frames.iter().zip(&reading.received);
+    frames
+        .filter(|(frame, received)| received.kind != Kind::Commit || !empty(frame))
+        .map(|(_, received)| received.seq)
+        .collect()
+}
