@@ -11,22 +11,25 @@ use clap::{
     parser::{ArgMatches, ValueSource},
 };
 
+const ABOUT: &str =
+    "An AT Protocol relay: reads the streams of many hosts, verifies every event, and serves one merged firehose";
+
 const EXAMPLES: &str = "\
 Examples:
-  mainstem run --simulate                          a simulated network beside the relay, to look around
-  mainstem run --host pds.example.com              relay one host
+  mainstem run --simulate                    look around: a simulated network beside the relay
+  mainstem run --host pds.example.com        relay one host
   mainstem run --bootstrap https://relay.example.com --window 24h
-                                                   relay all hosts that another relay lists
+                                             relay all hosts that another relay lists
   mainstem run --dev --plc-url http://localhost:2582 --host localhost:2583
-                                                   relay a development network
-  mainstem tail                                    watch the relay on this machine
-  mainstem tail wss://relay.example.com --json     watch another one, a JSON object a line
-  mainstem config --dev                            what a run with these flags would use, and why";
+                                             relay a development network
+  mainstem tail                              watch the relay on this machine
+  mainstem tail wss://relay.example.com --json | jq .
+                                             watch another one, a JSON object a line
+  mainstem config --dev                      what a run with these flags would use, and why";
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
-#[command(name = "mainstem", version, max_term_width = 110, after_help = EXAMPLES)]
-/// An AT Protocol relay: reads the firehose of many hosts, verifies every event, and serves one merged firehose.
+#[command(name = "mainstem", version, about = ABOUT, long_about = None, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

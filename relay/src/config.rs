@@ -124,12 +124,12 @@ pub enum Error {
         value: String,
     },
     /// Not a host's name.
-    #[error("--host {value:?}: {source}; write it like pds.example.com or localhost:2583")]
+    #[error("--host {value:?} is {why}; write it like pds.example.com or localhost:2583")]
     Host {
         /// What was given.
         value: String,
         /// What is wrong with it.
-        source: SyntaxError,
+        why: SyntaxError,
     },
     /// A local host outside of development.
     #[error("--host {0} is on this machine or a private network; add --dev if that is meant")]
@@ -165,15 +165,16 @@ pub enum Error {
         max: u64,
     },
     /// The password's file can't be used.
-    #[error("--admin-password-file {}: {source}; write the password on its first line, readable by this user", path.display())]
+    #[error("--admin-password-file {} can't be read; it holds the password on its first line", path.display())]
     PasswordFile {
         /// The file.
         path: PathBuf,
         /// Why.
+        #[source]
         source: io::Error,
     },
     /// The password's file holds none.
-    #[error("--admin-password-file {} is empty; write the password on its first line", path.display())]
+    #[error("--admin-password-file {} is empty; it holds the password on its first line", path.display())]
     EmptyPassword {
         /// The file.
         path: PathBuf,
@@ -297,7 +298,7 @@ fn service(flag: &'static str, value: &str, dev: bool) -> Result<Url, Error> {
 }
 
 fn host(value: &str, dev: bool) -> Result<HostName, Error> {
-    let host = HostName::parse(value).map_err(|source| Error::Host { value: value.to_owned(), source })?;
+    let host = HostName::parse(value).map_err(|why| Error::Host { value: value.to_owned(), why })?;
     if host.is_local() && !dev {
         return Err(Error::LocalHost(host));
     }

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod fanout;
+pub mod host_view;
 pub mod lanes;
 pub mod node;
 pub mod simulated;

@@ -60,7 +60,9 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
     let node = Node::build(config, Backend::Local, tasks.clone()).await?;
     let descriptors = descriptors::raise_limit();
-    info!(descriptors, public = %format_args!("http://{}", node.public_addr()), private = %node.private_addr(), "listening");
+    let (public, private) = (node.public_addr(), node.private_addr());
+    info!(%public, %private, descriptors, "listening");
+    info!("status page: http://{public}/   firehose: ws://{public}   watch it: mainstem tail {public}");
     let running = node.start();
 
     tokio::select! {

@@ -17,6 +17,7 @@ use http::header;
 use self::status::Status;
 use crate::{
     app::App,
+    host_view::HostView,
     xrpc::{
         Error,
         params::{Params, parse_hostname},
@@ -29,15 +30,21 @@ pub fn router(app: App) -> Router {
         .route("/", get(whole))
         .route("/status.html", get(part))
         .route("/status.json", get(json))
+        .route("/host", get(host))
+        .route("/host.json", get(host_json))
         .route("/favicon.ico", get(async || http::StatusCode::NO_CONTENT))
         .with_state(app)
 }
 
 async fn whole(State(app): State<App>, params: Params) -> Result<Response, Error> {
-    let html = page::whole(&gather(&app, &params).await?);
+    Ok(document(page::whole(&gather(&app, &params).await?)))
+}
+
+fn document(html: String) -> Response {
     // The page's own inline style and script, and nothing else.
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'";
-    Ok(([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response())
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                          connect-src 'self'; base-uri 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
 }
 
 async fn part(State(app): State<App>, params: Params) -> Result<Response, Error> {
@@ -47,6 +54,20 @@ async fn part(State(app): State<App>, params: Params) -> Result<Response, Error>
 
 async fn json(State(app): State<App>, params: Params) -> Result<Json<Status>, Error> {
     Ok(Json(gather(&app, &params).await?))
+}
+
+/// What a host's operator wants to know: how it is read, and what was refused of it and why.
+async fn host(State(app): State<App>, params: Params) -> Result<Response, Error> {
+    Ok(document(page::host(&host_view(&app, &params).await?)))
+}
+
+async fn host_json(State(app): State<App>, params: Params) -> Result<Json<HostView>, Error> {
+    Ok(Json(host_view(&app, &params).await?))
+}
+
+async fn host_view(app: &App, params: &Params) -> Result<HostView, Error> {
+    let host = app.hosts.host(&params.hostname()?).ok_or(Error::HostNotFound)?;
+    Ok(HostView::gather(app, host).await?)
 }
 
 async fn gather(app: &App, params: &Params) -> Result<Status, Error> {

@@ -4,18 +4,75 @@ use std::fmt::{self, Display, Write};
 
 use bytesize::ByteSize;
 
-use super::status::{HostView, Status};
+use super::status::{HostRow, Status};
+use crate::{
+    host_view::{HostView, RefusedView},
+    xrpc::params::encode,
+};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The whole page.
-pub(super) fn whole(status: &Status) -> String {
+/// The page of one host.
+pub(super) fn host(host: &HostView) -> String {
+    let mut html = head(&host.hostname);
+    // Writing to a String can't fail.
+    let _ = write_host(&mut html, host);
+    html.push_str("</body></html>\n");
+    html
+}
+
+fn write_host(html: &mut String, host: &HostView) -> fmt::Result {
+    let name = Escaped(&host.hostname);
+    write!(html, "<header><h1>{name}</h1><p>A host of this <a href=\"/\">relay</a>.</p></header><main>")?;
+    html.push_str("<section class=\"tiles\">");
+    let since = match (host.connected_for_s, host.next_try_in_s) {
+        (Some(seconds), _) => format!("connected for {}", Span(seconds)),
+        (None, Some(seconds)) => format!("next try in {}", Span(seconds)),
+        (None, None) => String::new(),
+    };
+    tile(html, "status", host.status, since)?;
+    tile(html, "events a second", format_args!("{:.1}", host.events_per_second), "")?;
+    let seq = host.seq.map_or_else(|| "–".to_owned(), |seq| Grouped(seq).to_string());
+    tile(html, "read up to seq", seq, format_args!("{} being judged", host.in_flight))?;
+    tile(html, "accounts", Grouped(host.account_count), "")?;
+    let bytes = ByteSize(host.bytes).display().si();
+    tile(html, "events since the start", Grouped(host.events), bytes)?;
+    html.push_str("</section>");
+    if let Some(end) = &host.last_end {
+        write!(html, "<p>The last connection ended: {} ({}).</p>", Escaped(&end.detail), end.cause)?;
+    }
+    html.push_str("<h2>Refused, by reason</h2>");
+    if host.refused.is_empty() {
+        html.push_str("<p>Nothing since the relay was started.</p>");
+    } else {
+        html.push_str(
+            "<div class=\"scroll\"><table><thead><tr><th>reason</th><th class=\"n\">times</th><th>last one</th></tr>\
+             </thead><tbody>",
+        );
+        for RefusedView { reason, count, example } in &host.refused {
+            let (count, example) = (Grouped(*count), Escaped(example));
+            write!(html, "<tr><td>{reason}</td><td class=\"n\">{count}</td><td class=\"w\">{example}</td></tr>")?;
+        }
+        html.push_str("</tbody></table></div>");
+    }
+    let link = encode(&host.hostname);
+    write!(html, "<p>As JSON: <a href=\"/host.json?hostname={link}\">host.json</a>.</p></main>")
+}
+
+fn head(title: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>Mainstem</title><style>{STYLE}</style></head><body>\
-         <header><h1>Mainstem</h1><p>An AT Protocol relay: one verified firehose of many hosts.</p></header>\
+         <title>{}</title><style>{STYLE}</style></head><body>",
+        Escaped(title)
+    )
+}
+
+/// The whole page.
+pub(super) fn whole(status: &Status) -> String {
+    format!(
+        "{}<header><h1>Mainstem</h1><p>An AT Protocol relay: one verified firehose of many hosts.</p></header>\
          <main id=\"moving\">{}</main>\
          <footer><h2>Connect</h2>\
          <p>The firehose: <code data-url=\"ws\">/xrpc/com.atproto.sync.subscribeRepos</code>. \
@@ -25,6 +82,7 @@ pub(super) fn whole(status: &Status) -> String {
          <p>Ask for your host to be relayed: <code>POST <span data-url=\"http\">/xrpc/com.atproto.sync.requestCrawl</span></code> \
          with <code>{{\"hostname\": \"pds.example.com\"}}</code>.</p></footer>\
          <script>{SCRIPT}</script></body></html>\n",
+        head("Mainstem"),
         moving_part(status)
     )
 }
@@ -98,8 +156,10 @@ fn tile(html: &mut String, label: &str, value: impl Display, detail: impl Displa
     write!(html, "<div><span>{label}</span><b>{value}</b><small>{detail}</small></div>")
 }
 
-fn row(html: &mut String, host: &HostView) -> fmt::Result {
-    write!(html, "<tr><td>{}</td><td><i class=\"{status}\"></i>{status}", Escaped(&host.name), status = host.status)?;
+fn row(html: &mut String, host: &HostRow) -> fmt::Result {
+    let (link, name) = (encode(&host.name), Escaped(&host.name));
+    write!(html, "<tr><td><a href=\"/host?hostname={link}\">{name}</a></td>")?;
+    write!(html, "<td><i class=\"{status}\"></i>{status}", status = host.status)?;
     if let Some(why) = &host.last_end {
         write!(html, " <small>{}", Escaped(why))?;
         if let Some(seconds) = host.next_try_in_s {
@@ -188,7 +248,7 @@ mod tests {
             refused: vec![],
             hosts_count: 1,
             hosts_connected: 0,
-            hosts: vec![HostView {
+            hosts: vec![HostRow {
                 name: evil.clone(),
                 status: "offline",
                 seq: None,

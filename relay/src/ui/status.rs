@@ -41,7 +41,7 @@ pub(super) struct Status {
     /// Hosts whose stream is open.
     pub hosts_connected: usize,
     /// A page of them.
-    pub hosts: Vec<HostView>,
+    pub hosts: Vec<HostRow>,
     /// Where the next page begins.
     pub hosts_next: Option<String>,
 }
@@ -74,7 +74,7 @@ pub(super) struct ReasonView {
 /// A host.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct HostView {
+pub(super) struct HostRow {
     /// Its name.
     pub name: String,
     /// Its status.
@@ -108,7 +108,7 @@ impl Status {
         page.truncate(HOSTS_PER_PAGE);
         let mut hosts = Vec::with_capacity(page.len());
         for host in page {
-            hosts.push(HostView {
+            hosts.push(HostRow {
                 accounts: app.stores.repos.count_by_host(&host.name).await?,
                 refused: app.refusals.count_of_host(&host.name),
                 name: host.name.to_string(),

@@ -82,6 +82,7 @@ async fn a_page_for_people() {
         assert!(!page.body.contains(outside), "{outside}");
     }
     assert!(page.body.contains(&get(relay.public, "/status.html").await.body[..20]));
+    get(relay.public, "/host?hostname=unknown.example.com").await.expect_error(400, "HostNotFound");
     let status = get(relay.public, "/status.json").await.json();
     assert_eq!((&status["window"]["first"], &status["window"]["last"]), (&1.into(), &7.into()));
     relay.drain().await;

@@ -45,6 +45,8 @@ async fn a_host_asks_to_be_crawled_and_its_events_arrive() {
     assert_eq!(hosts["hosts"][0]["hostname"], name);
     assert_eq!(hosts["hosts"][0]["status"], "active");
     assert_eq!(hosts["hosts"][0]["accountCount"], 5);
+    let page = get(relay.public, &format!("/host?hostname={name}")).await;
+    assert!(page.status == 200 && page.body.contains(name), "{page:?}");
     relay.drain().await;
     network.stop().await;
 }
