@@ -42,7 +42,7 @@ lint:
 
 # `--workspace` chooses the same features as `make test` does, so that nothing is built twice.
 e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred hosts, a real PLC directory and real PDSs
-	cargo test --workspace --test processes --test realnet -- --nocapture
+	cargo test --workspace --test processes -- --nocapture
 
 bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
 	cargo build --release --workspace --bins

@@ -17,7 +17,7 @@ use loadtest::{
 use rand::{Rng, RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, mainstem, relay_of, replay, seed, subscriber_of};
+use crate::harness::{LONG, all_connected, alone, mainstem, relay_of, replay, seed, subscriber_of};
 
 /// A network and what a relay has kept of it when it was ended.
 struct Past {
@@ -98,6 +98,7 @@ fn said(output: &Output) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_torn_tail_is_cut_and_said() {
+    let _alone = alone().await;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     let past = Past::of(400, true).await;
     // What a write that never came to its end leaves behind.
@@ -113,6 +114,7 @@ async fn a_torn_tail_is_cut_and_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_bit_refuses_to_start_until_it_is_mended() {
+    let _alone = alone().await;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     let past = Past::of(600, false).await;
     let segment = past.newest_segment();

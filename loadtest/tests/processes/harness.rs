@@ -12,7 +12,10 @@ use loadtest::{
     relay_process::{self, RelayProcess},
     subscriber::{self, Keep, Subscriber},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 /// Long enough for a busy machine; a test that works never waits that long.
 pub(crate) const LONG: Duration = Duration::from_secs(180);
@@ -31,13 +34,21 @@ fn build_mainstem() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let folder = own.parent().and_then(Path::parent).unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "relay", "--bin", "mainstem"]);
+    // The whole workspace, as the tests themselves are built: a narrower choice would choose other features, and build
+    // everything once more.
+    build.args(["build", "--quiet", "--workspace", "--bin", "mainstem"]);
     build.arg("--target-dir").arg(folder.parent().unwrap());
     if folder.ends_with("release") {
         build.arg("--release");
     }
     assert!(build.status().unwrap().success(), "cargo can't build mainstem");
     folder.join("mainstem")
+}
+
+/// Until this is dropped, no other test of the program runs: each wants the machine to itself.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::const_new(());
+    MACHINE.lock().await
 }
 
 /// What random choices follow from; printed, so that a run can be repeated.

@@ -9,10 +9,11 @@ use loadtest::{
 };
 use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, relay_of, replay, subscriber_of};
+use crate::harness::{LONG, all_connected, alone, relay_of, replay, subscriber_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_hosts_and_a_drain_within_ten_seconds_that_loses_nothing() {
+    let _alone = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         hosts: 100,
@@ -59,6 +60,7 @@ async fn a_hundred_hosts_and_a_drain_within_ten_seconds_that_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_was_away_is_read_from_where_it_was() {
+    let _alone = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let config =
         Config { hosts: 3, accounts: 30, pace: Pace::ByHand, mix: Mix::STRICT, remember: true, ..Config::default() };

@@ -10,7 +10,7 @@ use loadtest::{
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, relay_of, replay, seed, subscriber_of, wait_until};
+use crate::harness::{LONG, all_connected, alone, relay_of, replay, seed, subscriber_of, wait_until};
 
 const KILLS: usize = 20;
 const EVENTS_PER_SECOND: f64 = 1_000.0;
@@ -19,6 +19,7 @@ const EVENTS_BETWEEN: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_nothing_and_repeat_nothing() {
+    let _alone = alone().await;
     let seed = seed();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();

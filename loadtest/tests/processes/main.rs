@@ -1,7 +1,7 @@
 //! The whole program as a process, between a network and its consumers, judged from outside.
 //!
-//! The program is what `MAINSTEM_BIN` names, or what cargo builds from this tree. Each test wants the machine to itself:
-//! run them with `--test-threads=1`. What is random is drawn from `LOADTEST_SEED` or the clock, and printed.
+//! The program is what `MAINSTEM_BIN` names, or what cargo builds from this tree. The tests run one
+//! after another, whatever the number of threads. What is random is drawn from `LOADTEST_SEED` or the clock, and printed.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 

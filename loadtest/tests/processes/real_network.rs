@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::harness::{LONG, mainstem, replay, wait_until};
+use crate::harness::{LONG, alone, mainstem, replay, wait_until};
 
 /// Programs and packages that are installed once a machine.
 fn install() -> PathBuf {
@@ -147,6 +147,7 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_clients_read_real_servers_through_the_relay() {
+    let _alone = alone().await;
     let stage = Stage::new();
     // The relay's ports are chosen first, because the PDSs are told whom to ask to crawl them.
     let mut config = relay_process::Config::new(mainstem(), &stage.folder.path().join("relay"), "", &[]).unwrap();
