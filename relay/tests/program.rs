@@ -1,0 +1,235 @@
+//! The program as it is run: arguments, environment, exit codes, what it says.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn mainstem(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstem"));
+    command.args(args).env_clear();
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// The line of `mainstem config` for a setting: its value and where it comes from.
+fn setting(config: &str, name: &str) -> (String, String) {
+    let line = config.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+    let rest = line[name.len()..].trim();
+    let (value, origin) = rest.split_once("  ").unwrap();
+    (value.to_owned(), origin.trim().to_owned())
+}
+
+#[test]
+fn config_says_what_is_in_force_and_where_from() {
+    let mut command = mainstem(&["config", "--window", "30m", "--host", "a.example.com", "--host", "b.example.com"]);
+    command.env("MAINSTEM_WINDOW", "24h").env("MAINSTEM_WINDOW_BYTES", "1GB").env("MAINSTEM_DEV", "0");
+    let (code, config, _) = output(&mut command);
+    assert_eq!(code, Some(0));
+    for (name, value, origin) in [
+        ("bind", "127.0.0.1:2470", "default"),
+        ("admin-bind", "127.0.0.1:2471", "default"),
+        ("plc-url", "https://plc.directory/", "default"),
+        ("host", "a.example.com,b.example.com", "flag"),
+        ("window", "30m", "flag"),
+        ("window-bytes", "1.0 GB", "environment"),
+        ("dev", "false", "environment"),
+        ("simulate", "false", "default"),
+        ("admin-password-file", "(none)", "default"),
+    ] {
+        assert_eq!(setting(&config, name), (value.to_owned(), origin.to_owned()), "{name}");
+    }
+    let mut command = mainstem(&["config"]);
+    command.env("MAINSTEM_SIMULATE", "yes").env("MAINSTEM_DATA_DIR", "/x");
+    let (_, config, _) = output(&mut command);
+    assert_eq!(setting(&config, "data-dir"), ("/x/simulated".into(), "environment".into()));
+    assert_eq!(setting(&config, "dev"), ("true".into(), "implied by simulate".into()));
+    let (_, config, _) = output(mainstem(&["config", "--dev"]).env("MAINSTEM_HOST", "localhost:1,localhost:2"));
+    assert_eq!(setting(&config, "host"), ("localhost:1,localhost:2".into(), "environment".into()));
+}
+
+#[test]
+fn mistakes_name_the_flag_and_what_to_do() {
+    for (args, says) in [
+        (&["--bind", "2470"][..], &["--bind", "127.0.0.1:2470"][..]),
+        (&["--bind", "127.0.0.1:2471"], &["--admin-bind", "another port"]),
+        (&["--host", "not a host"], &["--host", "pds.example.com"]),
+        (&["--host", "localhost:2583"], &["--host", "--dev"]),
+        (&["--plc-url", "plc"], &["--plc-url", "https://"]),
+        (&["--plc-url", "http://plc.example.com"], &["--plc-url", "--dev"]),
+        (&["--bootstrap", "ftp://relay.example.com"], &["--bootstrap", "https://"]),
+        (&["--simulate", "--host", "pds.example.com"], &["--host", "--simulate"]),
+        (&["--window", "0s"], &["--window", "72h"]),
+        (&["--window", "three days"], &["--window", "72h"]),
+        (&["--window-bytes", "1KB"], &["--window-bytes", "64MiB"]),
+        (&["--seq-start", "0"], &["--seq-start", "from 1 to 9007199254740991"]),
+        (&["--seq-start", "9007199254740992"], &["--seq-start", "from 1 to"]),
+        (&["--workers", "none"], &["--workers", "whole number"]),
+        (&["--subscribers-max", "0"], &["--subscribers-max", "from 1"]),
+        (&["--admin-password-file", "/nonexistent"], &["--admin-password-file", "No such file"]),
+        (&["--log-format", "xml"], &["--log-format", "json"]),
+        (&["--no-such-flag"], &["--no-such-flag", "--help"]),
+    ] {
+        for command in ["run", "config"] {
+            let (code, _, said) = output(&mut mainstem(&[&[command], args].concat()));
+            assert_eq!(code, Some(2), "{args:?}: {said}");
+            for text in says {
+                assert!(said.contains(text), "{args:?} does not say {text:?}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_taken_port_and_a_taken_folder_are_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let (code, _, said) = output(&mut mainstem(&["run", "--bind", &addr, "--admin-bind", "127.0.0.1:0"]));
+    assert_eq!(code, Some(2));
+    assert!(said.contains(&addr) && said.contains("--bind"), "{said}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), &["--dev"]);
+    let dir = folder.path().to_str().unwrap();
+    let run = ["run", "--dev", "--data-dir", dir, "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"];
+    let (code, _, said) = output(&mut mainstem(&run));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--data-dir") && said.contains("in use"), "{said}");
+    assert_eq!(running.terminate(), Some(0));
+}
+
+#[test]
+fn a_simulated_network_is_watched_and_ends_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), &["--simulate"]);
+    for (args, kind) in [(&["--json"][..], "\"kind\":\"#"), (&[], "did:plc:")] {
+        let mut tail = mainstem(&[&["tail", &running.public, "--cursor", "0"], args].concat());
+        let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(tail.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // Then nobody reads any more, and it ends without a word.
+        for line in lines.take(20) {
+            assert!(line.contains(kind), "{line}");
+        }
+        assert_eq!(wait(&mut tail), Some(0));
+        let mut said = String::new();
+        tail.stderr.unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "");
+    }
+    assert_eq!(running.terminate(), Some(0));
+
+    let data = folder.path().join("simulated");
+    let (code, said, _) = output(&mut mainstem(&["repair", data.to_str().unwrap()]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("nothing is damaged"), "{said}");
+}
+
+#[test]
+fn verify_judges_files_in_their_order() {
+    let frames = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../atproto/testdata/frames");
+    let file = |name: &str| frames.join(name).to_str().unwrap().to_owned();
+    let dids: serde_json::Value = serde_json::from_slice(&std::fs::read(frames.join("dids.json")).unwrap()).unwrap();
+    let alice = "did:plc:i6xyieizhw7uvhmmbnsl5jxq";
+    let folder = tempfile::tempdir().unwrap();
+    let identities = folder.path().join("identities.json");
+    let first = serde_json::json!({ alice: dids[alice]["history"][0]["didDoc"] });
+    std::fs::write(&identities, first.to_string()).unwrap();
+    let identities = identities.to_str().unwrap();
+    let good = [
+        "000-pdsA-identity-createAccount_alice.bin",
+        "001-pdsA-account-createAccount_alice.bin",
+        "002-pdsA-commit-createAccount_alice.bin",
+        "003-pdsA-sync-createAccount_alice.bin",
+        "004-pdsA-commit-createRecord_post.bin",
+    ]
+    .map(file);
+    let verify = |host: &[&str], files: &[String]| {
+        let mut command = mainstem(&[&["verify", "--identities", identities], host].concat());
+        output(command.args(files))
+    };
+    for host in [&[][..], &["--host", "localhost:37277"]] {
+        let (code, said, _) = verify(host, &good);
+        assert_eq!((code, said.lines().filter(|line| line.contains(": accepted (#")).count()), (Some(0), 5), "{said}");
+    }
+    let (code, said, _) = verify(&["--host", "elsewhere.example.com"], &good);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("refused: wrong_host (#commit of did:plc:"), "{said}");
+
+    // After the key was changed: refused by the identity of before.
+    let (code, said, _) = verify(&[], &[good[2].clone(), file("028-pdsA-commit-createRecord_after_rotate.bin")]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("refused: bad_signature") && said.contains("2 frames, 1 refused"), "{said}");
+
+    let (code, _, said) = verify(&[], &["/nonexistent".to_owned()]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("/nonexistent"), "{said}");
+}
+
+/// A relay that was started; killed with its value.
+struct Running {
+    child: Child,
+    public: String,
+    /// Kept open, so that its logs have somewhere to go.
+    stderr: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(folder: &Path, args: &[&str]) -> Running {
+        let mut command = mainstem(&["run", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"]);
+        command.args(args).arg("--data-dir").arg(folder).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let public = loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            let line: serde_json::Value = serde_json::from_str(&line).expect("logs are JSON where no terminal is");
+            if line["message"] == "listening" {
+                break line["public"].as_str().unwrap().to_owned();
+            }
+        };
+        let stderr = std::thread::spawn(move || drain(log));
+        Running { child, public, stderr: Some(stderr) }
+    }
+
+    /// Sends SIGTERM and gives the exit code.
+    fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let started = Instant::now();
+        let code = wait(&mut self.child);
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+        self.stderr.take().unwrap().join().unwrap();
+        code
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn drain(log: BufReader<ChildStderr>) {
+    log.lines().for_each(drop);
+}
+
+/// Waits for the end of a process.
+fn wait(child: &mut Child) -> Option<i32> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
