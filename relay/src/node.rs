@@ -60,6 +60,7 @@ pub struct Node {
     validator: Validator,
     directory: identity::Directory,
     workers: NonZeroUsize,
+    metrics: admin::Metrics,
     registry: Registry,
     public: Listener,
     private: Listener,
@@ -102,6 +103,7 @@ impl Node {
             false => None,
         };
         let registry = Registry::new();
+        let metrics = admin::Metrics::register(&registry)?;
         let opened = backend::open(backend, &config, &clock, &registry).await?;
         let mut stores = opened.stores();
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
@@ -159,6 +161,7 @@ impl Node {
             validator,
             directory,
             workers: config.workers,
+            metrics,
             registry,
             public,
             private,
@@ -185,7 +188,7 @@ impl Node {
 
     /// Starts all parts, from the subscribers to the sources.
     pub fn start(self) -> Running {
-        let Node { app, opened, crawler, validator, directory, workers, registry, .. } = self;
+        let Node { app, opened, crawler, validator, directory, workers, metrics, registry, .. } = self;
         let tasks = app.tasks.clone();
 
         let hub_stop = CancellationToken::new();
@@ -194,7 +197,8 @@ impl Node {
         let limits = Limits { connections_max: self.subscribers_max + CONNECTIONS_SPARE, ..Limits::default() };
         let routes = public_router(app.clone());
         tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
-        let routes = admin::router(app.clone(), registry, self.admin_password).fallback(async || xrpc::Error::NotFound);
+        let routes =
+            admin::router(app.clone(), metrics, registry, self.admin_password).fallback(async || xrpc::Error::NotFound);
         tasks.spawn_critical("private http", self.private.serve(routes, Limits::default(), tasks.clone()));
 
         let judging_stop = CancellationToken::new();

@@ -5,6 +5,7 @@
 
 mod auth;
 mod hosts;
+mod metrics;
 pub mod readiness;
 
 use axum::{
@@ -18,12 +19,19 @@ use http::{StatusCode, header};
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 
+pub use self::metrics::Metrics;
 use crate::{app::App, config::Password};
 
 /// The private listener's paths.
-pub fn router(app: App, registry: Registry, password: Option<Password>) -> Router {
+pub fn router(app: App, metrics: Metrics, registry: Registry, password: Option<Password>) -> Router {
     let open = Router::new()
-        .route("/metrics", get(move || metrics(registry.clone())))
+        .route(
+            "/metrics",
+            get(async move |State(app): State<App>| {
+                metrics.look(&app);
+                encode(&registry)
+            }),
+        )
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready));
     let admin = match password {
@@ -35,7 +43,7 @@ pub fn router(app: App, registry: Registry, password: Option<Password>) -> Route
     open.merge(admin).with_state(app)
 }
 
-async fn metrics(registry: Registry) -> Response {
+fn encode(registry: &Registry) -> Response {
     match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -31,7 +31,8 @@ use super::{
 pub struct Config {
     /// Encoded events kept in memory.
     pub ring_bytes: usize,
-    /// The most that is read from the log, and put into one chunk, at a time.
+    /// The most that is read from the log, and put into one chunk, at a time. A subscriber that stands still holds on
+    /// to one, so that their number times this is what all of them may cost beside the ring.
     pub chunk_bytes: usize,
     /// Reads behind the ring at once.
     pub replay_reads_max: usize,
@@ -45,7 +46,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             ring_bytes: 64 << 20,
-            chunk_bytes: 512 << 10,
+            chunk_bytes: 256 << 10,
             replay_reads_max: 4,
             replay_recent_max: 16,
             linger_max: Duration::from_millis(20),

@@ -58,7 +58,7 @@ impl Default for Config {
             ping_every: Duration::from_secs(30),
             silence_max: Duration::from_secs(90),
             close_wait: Duration::from_secs(2),
-            batch_bytes: 1 << 20,
+            batch_bytes: 256 << 10,
             message_bytes_max: 64 << 10,
         }
     }

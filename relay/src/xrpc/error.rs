@@ -48,6 +48,9 @@ pub enum Error {
     /// The stream is asked for without an upgrade.
     #[error("this is a WebSocket stream; connect with a WebSocket client")]
     UpgradeRequired,
+    /// The request, or what it asks for, takes too long.
+    #[error("the request took too long")]
+    Timeout,
     /// Too many calls.
     #[error("too many requests; try again later")]
     RateLimitExceeded {
@@ -85,6 +88,7 @@ impl Error {
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Error::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Error::Timeout => StatusCode::REQUEST_TIMEOUT,
             Error::RateLimitExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::TooManyHosts | Error::Full => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,6 +107,7 @@ impl Error {
             Error::RepoDeactivated => "RepoDeactivated",
             Error::MethodNotImplemented => "MethodNotImplemented",
             Error::NotFound => "NotFound",
+            Error::Timeout => "RequestTimeout",
             Error::RateLimitExceeded { .. } => "RateLimitExceeded",
             Error::TooManyHosts | Error::Full => "NotEnoughResources",
             Error::Internal => "InternalServerError",
@@ -146,6 +151,7 @@ impl IntoResponse for Error {
             | Error::MethodNotImplemented
             | Error::NotFound
             | Error::TooManyHosts
+            | Error::Timeout
             | Error::Internal => {}
         }
         response

@@ -8,9 +8,13 @@ pub(crate) mod params;
 mod repos;
 mod stream;
 
+use std::time::Duration;
+
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::{MethodRouter, any, get, post},
 };
 use http::Method;
@@ -20,6 +24,9 @@ use tower_http::cors::{Any, CorsLayer};
 pub use error::Error;
 
 use crate::app::{App, VERSION};
+
+/// The time for a request, its body and its answer. A stream's begins with its answer and does not count.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -31,7 +38,7 @@ pub fn router(app: App) -> Router {
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers(Any)
         .expose_headers(Any)
-        .max_age(std::time::Duration::from_secs(24 * 3600));
+        .max_age(Duration::from_secs(24 * 3600));
     Router::new()
         .route("/xrpc/com.atproto.sync.subscribeRepos", any(stream::subscribe_repos))
         .route("/xrpc/com.atproto.sync.listHosts", query(get(hosts::list_hosts)))
@@ -43,6 +50,7 @@ pub fn router(app: App) -> Router {
         .route("/xrpc/com.atproto.sync.getRepo", query(get(repos::get_repo)))
         .route("/xrpc/_health", query(get(health)))
         .route("/xrpc/{*method}", any(async || Error::MethodNotImplemented))
+        .layer(middleware::from_fn(in_time))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(cors)
         .with_state(app)
@@ -54,6 +62,13 @@ fn query(handler: MethodRouter<App>) -> MethodRouter<App> {
 
 fn procedure(handler: MethodRouter<App>) -> MethodRouter<App> {
     handler.fallback(async || Error::MethodNotAllowed { allow: "POST" })
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Error::Timeout.into_response(),
+    }
 }
 
 async fn health(State(_): State<App>) -> Json<Value> {

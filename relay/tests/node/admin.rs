@@ -23,10 +23,16 @@ async fn health_and_metrics_are_private() {
     assert_eq!((ready.status, &ready.json()["ready"]), (200, &true.into()));
     let metrics = get(relay.private, "/metrics").await;
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain"));
-    for name in ["mainstem_fanout_subscribers", "mainstem_crawler_hosts", "mainstem_events_judged_total"] {
+    for name in [
+        "mainstem_fanout_subscribers",
+        "mainstem_crawler_hosts",
+        "mainstem_events_judged_total",
+        "process_resident_memory_bytes",
+    ] {
         assert!(metrics.body.contains(name), "{name}");
     }
-    let foreign: Vec<_> = metrics.body.lines().filter(|line| !line.contains("mainstem_")).collect();
+    let ours = |line: &&str| line.contains("mainstem_") || line.contains("process_");
+    let foreign: Vec<_> = metrics.body.lines().filter(|line| !ours(line)).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
     for path in ["/metrics", "/readyz", "/admin/hosts"] {
         get(relay.public, path).await.expect_error(404, "NotFound");
