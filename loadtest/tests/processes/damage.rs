@@ -2,6 +2,7 @@
 //! mended when told to.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use loadtest::{
-    judge::{Extent, Fault, Judge},
+    judge::{Extent, Fault, Judge, Report},
     network::{Config, Mix, Network, Pace},
     relay_process::{self, RelayProcess},
 };
@@ -56,8 +57,9 @@ impl Past {
         Past { network, relay: config, _folder: folder }
     }
 
-    /// Runs the relay again on what is left, adds `events`, and reads everything from the first event on.
-    async fn go_on(&self, events: u64) -> loadtest::judge::Report {
+    /// Runs the relay again on what is left, adds `events`, and reads everything from the first event on. Gives the
+    /// judge's report and the seqs that are not there.
+    async fn go_on(&self, events: u64) -> (Report, BTreeSet<u64>) {
         let relay = RelayProcess::start(self.relay.clone()).await.unwrap();
         all_connected(&self.network).await;
         let before = self.network.truth().to_pass() as u64;
@@ -73,7 +75,9 @@ impl Past {
         assert!(arrived.await, "{}", self.relay.log_tail(20));
         live.stop().await;
         let replayed = replay(&relay, added).await;
-        Judge::new(truth).reading(&replayed.received, Extent::Whole)
+        let seqs: BTreeSet<u64> = replayed.received.iter().map(|received| received.seq).collect();
+        let missing = (1..=seqs.last().copied().unwrap_or(0)).filter(|seq| !seqs.contains(seq)).collect();
+        (Judge::new(truth).reading(&replayed.received, Extent::Whole), missing)
     }
 
     /// The newest segment of the log.
@@ -96,6 +100,18 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The seqs that `mainstem repair` says are lost: `lost event 7`, `lost events 7 to 9`.
+fn said_to_be_lost(output: &Output) -> BTreeSet<u64> {
+    let said = said(output);
+    let ranges = said.split("lost event").skip(1).map(|rest| {
+        let mut numbers = rest.trim_start_matches('s').lines().next().unwrap().split(" to ");
+        let mut number = || numbers.next().and_then(|number| number.trim().parse::<u64>().ok());
+        let first = number().unwrap();
+        first..=number().unwrap_or(first)
+    });
+    ranges.flatten().collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_torn_tail_is_cut_and_said() {
     let _alone = alone().await;
@@ -106,8 +122,8 @@ async fn a_torn_tail_is_cut_and_said() {
     let mut torn = vec![0; rng.random_range(1..5_000)];
     rng.fill_bytes(&mut torn);
     fs::File::options().append(true).open(&segment).unwrap().write_all(&torn).unwrap();
-    let report = past.go_on(100).await;
-    assert!(report.is_clean(), "{report}");
+    let (report, missing) = past.go_on(100).await;
+    assert!(report.is_clean() && missing.is_empty(), "{report}");
     let log = past.relay.log_tail(200);
     assert!(log.contains("cut") && log.contains("tail"), "nothing is said about the tail:\n{log}");
 }
@@ -135,15 +151,18 @@ async fn a_flipped_bit_refuses_to_start_until_it_is_mended() {
         Ok(_) => panic!("it started on damaged data"),
     }
 
-    let found = repair(&past.relay.data_dir, false);
-    assert!(said(&found).contains("lost"), "it does not say what is lost");
+    let lost = said_to_be_lost(&repair(&past.relay.data_dir, false));
+    assert!(!lost.is_empty(), "it does not say what is lost");
     assert_eq!(fs::read(&segment).unwrap(), bytes, "a look has changed the data");
     assert!(RelayProcess::start(past.relay.clone()).await.is_err(), "a look has mended the data");
-    assert!(repair(&past.relay.data_dir, true).status.success());
+    let mended = repair(&past.relay.data_dir, true);
+    assert!(mended.status.success());
+    assert_eq!(said_to_be_lost(&mended), lost);
 
-    let report = past.go_on(100).await;
+    let (report, missing) = past.go_on(100).await;
     println!("{report}");
-    // Some of the past is gone, and said to be; nothing else is wrong.
-    assert!(report.count(Fault::Lost) < 600, "{report}");
+    // What was said to be lost is, and nothing else.
+    assert_eq!(missing, lost);
+    assert_eq!(report.count(Fault::Lost), lost.len(), "{report}");
     assert!(report.faults.keys().all(|fault| matches!(fault, Fault::Lost | Fault::SeqGap)), "{report}");
 }

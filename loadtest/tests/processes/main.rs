@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
+mod accounts;
 mod damage;
 mod harness;
 mod hosts;
