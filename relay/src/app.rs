@@ -67,6 +67,11 @@ impl App {
 }
 
 impl Inner {
+    /// Where the reading of a host begins that is added while the relay runs.
+    pub fn start_of_hosts(&self) -> crawler::Start {
+        start_of_hosts(self.dev)
+    }
+
     /// What readiness is judged by.
     pub fn facts(&self) -> Facts {
         Facts {
@@ -76,6 +81,11 @@ impl Inner {
             lanes_stalled: self.intake.standing_still(),
         }
     }
+}
+
+/// Of a development network all there is; of the whole network only what happens from now on can be had.
+pub fn start_of_hosts(dev: bool) -> crawler::Start {
+    if dev { crawler::Start::Oldest } else { crawler::Start::Live }
 }
 
 impl std::ops::Deref for App {

@@ -58,7 +58,14 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("failed to listen for signals")?;
     let tasks = Tasks::new();
 
-    let node = Node::build(config, Backend::Local, tasks.clone()).await?;
+    // Opening may have to read a long log. Ending in the middle of it loses nothing.
+    let node = tokio::select! {
+        node = Node::build(config, Backend::Local, tasks.clone()) => node?,
+        signal = signals.stop() => {
+            info!(cause = signal.as_str(), "ending before the start");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let descriptors = descriptors::raise_limit();
     let (public, private) = (node.public_addr(), node.private_addr());
     info!(%public, %private, descriptors, "listening");

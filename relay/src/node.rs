@@ -35,7 +35,7 @@ use validator::{Validator, identity};
 
 use crate::{
     admin,
-    app::{App, Inner, Places},
+    app::{App, Inner, Places, start_of_hosts},
     backend::{self, Backend},
     config::{Config, Password},
     fanout::{self, Hub},
@@ -231,12 +231,11 @@ async fn simulate(config: &mut Config, backend: Backend, clock: Clock) -> Result
 }
 
 fn crawler_config(config: &Config) -> crawler::Config {
-    // Whoever names a host wants all it has. Of the whole network, only what happens from now on can be had.
-    let start = if config.dev { crawler::Start::Oldest } else { crawler::Start::Live };
     crawler::Config {
+        // Who names a host wants all it has.
         hosts: config.hosts.iter().map(|host| (host.clone(), crawler::Start::Oldest)).collect(),
         bootstrap: config.bootstrap.clone(),
-        start,
+        start: start_of_hosts(config.dev),
         settle_within: SETTLE_MAX,
         ..crawler::Config::default()
     }

@@ -69,7 +69,7 @@ pub(super) async fn change(State(app): State<App>, body: Bytes) -> Result<Json<C
     let result = match change.banned {
         Some(true) => app.hosts.ban(&name).await.map(|()| Added::Known),
         Some(false) => app.hosts.unban(&name).await.map(|()| Added::Known),
-        None => app.hosts.add_host(&name, crawler::Start::Live).await,
+        None => app.hosts.add_host(&name, app.start_of_hosts()).await,
     };
     match result {
         Ok(added) => Ok(Json(Changed { hostname: name.to_string(), added: added == Added::New })),

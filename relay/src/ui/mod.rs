@@ -4,6 +4,7 @@
 //! from elsewhere, and every text from outside is escaped.
 
 mod page;
+mod snapshot;
 mod status;
 
 use axum::{
@@ -14,7 +15,7 @@ use axum::{
 };
 use http::header;
 
-use self::status::Status;
+use self::{snapshot::Snapshot, status::Status};
 use crate::{
     app::App,
     host_view::HostView,
@@ -33,11 +34,18 @@ pub fn router(app: App) -> Router {
         .route("/host", get(host))
         .route("/host.json", get(host_json))
         .route("/favicon.ico", get(async || http::StatusCode::NO_CONTENT))
-        .with_state(app)
+        .with_state(Ui { app, hosts: Snapshot::default() })
 }
 
-async fn whole(State(app): State<App>, params: Params) -> Result<Response, Error> {
-    Ok(document(page::whole(&gather(&app, &params).await?)))
+/// What the page's handlers share.
+#[derive(Clone)]
+struct Ui {
+    app: App,
+    hosts: Snapshot,
+}
+
+async fn whole(State(ui): State<Ui>, params: Params) -> Result<Response, Error> {
+    Ok(document(page::whole(&gather(&ui, &params).await?)))
 }
 
 fn document(html: String) -> Response {
@@ -47,22 +55,22 @@ fn document(html: String) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
 }
 
-async fn part(State(app): State<App>, params: Params) -> Result<Response, Error> {
-    let html = page::moving_part(&gather(&app, &params).await?);
+async fn part(State(ui): State<Ui>, params: Params) -> Result<Response, Error> {
+    let html = page::moving_part(&gather(&ui, &params).await?);
     Ok(([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response())
 }
 
-async fn json(State(app): State<App>, params: Params) -> Result<Json<Status>, Error> {
-    Ok(Json(gather(&app, &params).await?))
+async fn json(State(ui): State<Ui>, params: Params) -> Result<Json<Status>, Error> {
+    Ok(Json(gather(&ui, &params).await?))
 }
 
 /// What a host's operator wants to know: how it is read, and what was refused of it and why.
-async fn host(State(app): State<App>, params: Params) -> Result<Response, Error> {
-    Ok(document(page::host(&host_view(&app, &params).await?)))
+async fn host(State(ui): State<Ui>, params: Params) -> Result<Response, Error> {
+    Ok(document(page::host(&host_view(&ui.app, &params).await?)))
 }
 
-async fn host_json(State(app): State<App>, params: Params) -> Result<Json<HostView>, Error> {
-    Ok(Json(host_view(&app, &params).await?))
+async fn host_json(State(ui): State<Ui>, params: Params) -> Result<Json<HostView>, Error> {
+    Ok(Json(host_view(&ui.app, &params).await?))
 }
 
 async fn host_view(app: &App, params: &Params) -> Result<HostView, Error> {
@@ -70,7 +78,7 @@ async fn host_view(app: &App, params: &Params) -> Result<HostView, Error> {
     Ok(HostView::gather(app, host).await?)
 }
 
-async fn gather(app: &App, params: &Params) -> Result<Status, Error> {
+async fn gather(ui: &Ui, params: &Params) -> Result<Status, Error> {
     let after = params.get("after").map(parse_hostname).transpose()?;
-    Ok(Status::gather(app, after.as_ref()).await?)
+    Ok(Status::gather(&ui.app, &ui.hosts.get(&ui.app.hosts), after.as_ref()).await?)
 }

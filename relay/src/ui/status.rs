@@ -1,6 +1,7 @@
 //! What the status page shows, gathered once a request.
 
 use atproto::syntax::HostName;
+use crawler::HostView;
 use serde::Serialize;
 use storage::{error::Error, log::LogHealth};
 
@@ -94,20 +95,18 @@ pub(super) struct HostRow {
 }
 
 impl Status {
-    /// Gathers it, with the page of hosts that begins after `hosts_after`.
-    pub(super) async fn gather(app: &App, hosts_after: Option<&HostName>) -> Result<Status, Error> {
+    /// Gathers it, with the page of hosts that begins after `hosts_after`. `all` are all hosts, by name.
+    pub(super) async fn gather(app: &App, all: &[HostView], hosts_after: Option<&HostName>) -> Result<Status, Error> {
         let window = app.hub.window();
         let now_micros = app.clock.now_micros();
         let facts = app.facts();
-        let all = app.hosts.hosts();
         let hosts_connected = all.iter().filter(|host| host.connected_for.is_some()).count();
-        let hosts_count = all.len();
-        let mut page: Vec<_> =
-            all.into_iter().filter(|host| hosts_after.is_none_or(|after| host.name > *after)).collect();
+        let first = all.partition_point(|host| hosts_after.is_some_and(|after| host.name <= *after));
+        let page = &all[first..];
         let hosts_next = (page.len() > HOSTS_PER_PAGE).then(|| page[HOSTS_PER_PAGE - 1].name.to_string());
-        page.truncate(HOSTS_PER_PAGE);
-        let mut hosts = Vec::with_capacity(page.len());
-        for host in page {
+        let mut hosts = Vec::with_capacity(HOSTS_PER_PAGE);
+        for host in page.iter().take(HOSTS_PER_PAGE) {
+            let last_end = host.last_end.as_ref().filter(|_| host.connected_for.is_none());
             hosts.push(HostRow {
                 accounts: app.stores.repos.count_by_host(&host.name).await?,
                 refused: app.refusals.count_of_host(&host.name),
@@ -116,7 +115,7 @@ impl Status {
                 seq: host.cursor.seq,
                 events_per_second: host.events_per_second,
                 next_try_in_s: host.next_try_in.map(|time| time.as_secs()),
-                last_end: host.last_end.filter(|_| host.connected_for.is_none()).map(|last| last.detail),
+                last_end: last_end.map(|last| last.detail.clone()),
             });
         }
         let refused = app.refusals.totals().filter(|(_, count)| *count > 0);
@@ -137,7 +136,7 @@ impl Status {
             repos: app.stores.repos.count().await?,
             problems: readiness::problems(&facts),
             refused: refused.map(|(reason, count)| ReasonView { reason: reason.as_str(), count }).collect(),
-            hosts_count,
+            hosts_count: all.len(),
             hosts_connected,
             hosts,
             hosts_next,

@@ -118,6 +118,30 @@ async fn the_seam_between_replay_and_live_has_no_gap_and_no_repeat() {
     relay.drain().await;
 }
 
+/// A herd that comes back with the same cursor costs about one read a piece, not one for each of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_replay_the_same_events_share_the_reads() {
+    const READERS: u64 = 12;
+    let mut config = config(&[]);
+    config.hub.ring_bytes = 8 << 10;
+    config.hub.chunk_bytes = 8 << 10;
+    config.hub.replay_reads_max = 2;
+    config.hub.replay_recent_max = 1_000;
+    let relay = Relay::start(config).await;
+    relay.append(3_000, 300).await;
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let mut subscriber = relay.subscribe("?cursor=0").await;
+        readers.spawn(async move { subscriber.expect_events(1, 3_000).await });
+    }
+    readers.join_all().await;
+    let reads = relay.metric("mainstem_fanout_replay_reads_total").await;
+    let shared = relay.metric("mainstem_fanout_replay_shared_total").await;
+    // Two may read the same piece at once.
+    assert!(reads * READERS as f64 <= (reads + shared) * 2.0, "{reads} reads, {shared} shared");
+    relay.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_are_answered_and_what_subscribers_send_is_ignored() {
     let relay = Relay::start(config(&[])).await;
