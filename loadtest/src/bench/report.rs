@@ -46,12 +46,19 @@ impl Report {
 
     /// CPU time of bare verification, an event.
     pub fn bare_micros(&self) -> f64 {
-        self.per_event(self.yardstick.verify.as_secs_f64() * 1e6)
+        self.per_event(self.yardstick.verify().as_secs_f64() * 1e6)
     }
 
     /// How many times bare verification the relay takes.
     pub fn ratio(&self) -> f64 {
         self.relay_micros() / self.bare_micros()
+    }
+
+    /// CPU time of one signature of secp256k1 and of one of P-256.
+    fn signature_micros(&self) -> (f64, f64) {
+        let Yardstick { signatures, signatures_p256, verify_k256, verify_p256, .. } = self.yardstick;
+        let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count.max(1) as f64;
+        (each(verify_k256, signatures - signatures_p256), each(verify_p256, signatures_p256))
     }
 
     fn sha256_micros(&self) -> f64 {
@@ -102,6 +109,8 @@ impl Report {
             "relay_rss_bytes_max": self.after.rss_bytes_max,
             "relay_written_bytes_per_event": self.written_per_event(),
             "bare_verification_micros_per_event": self.bare_micros(),
+            "bare_k256_micros_per_signature": self.signature_micros().0,
+            "bare_p256_micros_per_signature": self.signature_micros().1,
             "bare_signatures": self.yardstick.signatures,
             "bare_signatures_p256": self.yardstick.signatures_p256,
             "sha256_micros_per_event": self.sha256_micros(),
@@ -133,6 +142,8 @@ impl fmt::Display for Report {
             row(&format!("  thread {name}"), micros)?;
         }
         row("bare verification, one thread", self.bare_micros())?;
+        row("  one signature of secp256k1", self.signature_micros().0)?;
+        row("  one signature of P-256", self.signature_micros().1)?;
         row("SHA-256 of the frames", self.sha256_micros())?;
         writeln!(f)?;
         writeln!(f, "  {:<36}{:>12.0}", "events/s", self.events_per_second())?;
