@@ -5,7 +5,7 @@
 
 use storage::seq::Seq;
 
-use super::record::Salt;
+use super::record::{Salt, u32_at, u64_at};
 
 /// How far apart the entries are, in bytes.
 pub(crate) const SPACING_BYTES: u64 = 64 << 10;
@@ -106,14 +106,6 @@ impl Summary {
         let entries = entries.chunks_exact(16).map(|entry| (Seq(u64_at(entry, 0)), u64_at(entry, 8))).collect();
         Some((summary, Index { entries }))
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]
