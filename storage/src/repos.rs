@@ -21,8 +21,19 @@ pub struct RepoState {
     pub head: Option<Head>,
     /// The status at the host.
     pub upstream: AccountStatus,
-    /// Whether we have taken the account down ourselves; wins over `upstream`.
-    pub taken_down: bool,
+    /// What we have decided ourselves; wins over `upstream`.
+    pub local: LocalStatus,
+}
+
+/// What we have decided about an account ourselves, whatever its host says. No host can lift it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LocalStatus {
+    /// Nothing: the host's word counts.
+    None,
+    /// An operator has taken it down: nothing of it is served.
+    TakenDown,
+    /// It came when its host had as many accounts as it may have: its events are not taken until there is room.
+    Throttled,
 }
 
 /// The last commit of a repo.
@@ -64,9 +75,13 @@ pub enum AccountStatus {
 }
 
 impl RepoState {
-    /// What we tell others: our takedown first, then the host's status.
+    /// What we tell others: our own decision first, then the host's status.
     pub fn status(&self) -> AccountStatus {
-        if self.taken_down { AccountStatus::Takendown } else { self.upstream }
+        match self.local {
+            LocalStatus::None => self.upstream,
+            LocalStatus::TakenDown => AccountStatus::Takendown,
+            LocalStatus::Throttled => AccountStatus::Throttled { active: false },
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use runtime::tasks::Tasks;
 use storage::{
     Stores,
     log::Accepted,
-    repos::{AccountStatus, Head, RepoState},
+    repos::{AccountStatus, Head, LocalStatus, RepoState},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -116,7 +116,7 @@ pub(crate) fn state(host: &str) -> RepoState {
             data: Cid::of_cbor(b"data"),
         }),
         upstream: AccountStatus::Active,
-        taken_down: false,
+        local: LocalStatus::None,
     }
 }
 

@@ -4,7 +4,7 @@ use atproto::{cid::Cid, syntax::HostName};
 use serde_json::json;
 use storage::{
     hosts::{Host, HostCursor, HostStatus},
-    repos::AccountStatus,
+    repos::{AccountStatus, LocalStatus},
 };
 
 use crate::harness::{Relay, accepted, ask, config, get, state};
@@ -13,20 +13,20 @@ use crate::harness::{Relay, accepted, ask, config, get, state};
 async fn relay_with_repos() -> Relay {
     let relay = Relay::start(config(&[])).await;
     let mut batch = Vec::new();
-    for (name, upstream, taken_down, has_head) in [
-        ("active", AccountStatus::Active, false, true),
-        ("deactivated", AccountStatus::Deactivated, false, true),
-        ("deleted", AccountStatus::Deleted, false, true),
-        ("headless", AccountStatus::Active, false, false),
-        ("suspended", AccountStatus::Suspended, false, true),
-        ("takendown", AccountStatus::Takendown, false, true),
-        ("throttled", AccountStatus::Throttled { active: true }, false, true),
-        ("unwanted", AccountStatus::Active, true, true),
+    for (name, upstream, local, has_head) in [
+        ("active", AccountStatus::Active, LocalStatus::None, true),
+        ("deactivated", AccountStatus::Deactivated, LocalStatus::None, true),
+        ("deleted", AccountStatus::Deleted, LocalStatus::None, true),
+        ("headless", AccountStatus::Active, LocalStatus::None, false),
+        ("suspended", AccountStatus::Suspended, LocalStatus::None, true),
+        ("takendown", AccountStatus::Takendown, LocalStatus::None, true),
+        ("throttled", AccountStatus::Throttled { active: true }, LocalStatus::None, true),
+        ("unwanted", AccountStatus::Active, LocalStatus::TakenDown, true),
     ] {
         let mut event = accepted(&format!("did:web:{name}.example.com"), 200);
         event.state = state("localhost:2583");
         event.state.upstream = upstream;
-        event.state.taken_down = taken_down;
+        event.state.local = local;
         event.state.head = event.state.head.filter(|_| has_head);
         batch.push(event);
     }

@@ -8,7 +8,7 @@ use super::{Backend, Running, Setup, sample};
 use crate::{
     Stores,
     log::Accepted,
-    repos::{AccountStatus, RepoState, Repos},
+    repos::{AccountStatus, LocalStatus, RepoState, Repos},
     seq::Seq,
 };
 
@@ -67,7 +67,8 @@ fn odd_states() -> Vec<Accepted> {
         .map(|(number, status)| {
             let mut event = sample::accepted(number, number, 200);
             event.state.upstream = status;
-            event.state.taken_down = number % 2 == 0;
+            event.state.local =
+                [LocalStatus::TakenDown, LocalStatus::None, LocalStatus::Throttled][number as usize % 3];
             event.state.host_epoch = [0, 1, u32::MAX][number as usize % 3];
             event.state.upstream_seq = [0, 1 << 40, Seq::MAX.0, u64::MAX][number as usize % 4];
             match (&mut event.state.head, number % 3) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     log::Accepted,
-    repos::{AccountStatus, Head, RepoState},
+    repos::{AccountStatus, Head, LocalStatus, RepoState},
 };
 
 /// An account by number.
@@ -35,7 +35,7 @@ pub fn state(host: HostName, number: u64) -> RepoState {
         upstream_seq: number,
         head: Some(Head { rev: Tid::from_micros(1_000_000 + number, 7), commit: cid(1), data: cid(2) }),
         upstream: AccountStatus::Active,
-        taken_down: false,
+        local: LocalStatus::None,
     }
 }
 

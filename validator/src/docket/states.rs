@@ -137,6 +137,7 @@ impl Statuses {
 #[cfg(test)]
 mod tests {
     use atproto::syntax::HostName;
+    use storage::repos::LocalStatus;
 
     use super::*;
 
@@ -147,7 +148,7 @@ mod tests {
             upstream_seq: 1,
             head: None,
             upstream: AccountStatus::Active,
-            taken_down: false,
+            local: LocalStatus::None,
         }
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use atproto::{did_doc::DidDocument, frame::SeqSlot};
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index};
-use storage::intake::Receipts;
+use storage::{intake::Receipts, repos::LocalStatus};
 
 use super::*;
 use crate::identity::Absence;
@@ -61,7 +61,7 @@ fn state(frame: &RawFrame) -> RepoState {
         upstream_seq: frame.upstream_seq,
         head: None,
         upstream: AccountStatus::Deactivated,
-        taken_down: false,
+        local: LocalStatus::None,
     }
 }
 

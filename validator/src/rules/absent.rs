@@ -39,6 +39,7 @@ mod tests {
         event::{AccountEvent, IdentityEvent, SyncEvent},
         syntax::HostName,
     };
+    use storage::repos::LocalStatus;
 
     use super::*;
 
@@ -57,7 +58,7 @@ mod tests {
             upstream_seq: 8,
             head: None,
             upstream: AccountStatus::Deactivated,
-            taken_down: true,
+            local: LocalStatus::TakenDown,
         };
         let identity = || Event::Identity(IdentityEvent { seq: 9, did: DID, time: "", handle: None });
         let sync = || Event::Sync(SyncEvent { seq: 9, did: DID, time: "", rev: "", blocks: &[] });

@@ -16,7 +16,7 @@ mod signed;
 mod sync;
 
 use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::HostName};
-use storage::repos::{AccountStatus, Head, RepoState};
+use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
 
 use crate::verdict::{Accept, Reason, Verdict};
 
@@ -44,7 +44,7 @@ pub struct Context<'a> {
     pub upstream_seq: u64,
     /// Now, microseconds since the Unix epoch.
     pub now_micros: u64,
-    /// The repo's state before it; `None` for an unknown repo.
+    /// The repo's local: self.state.map_or(LocalStatus::None, |state| state.local) before it; `None` for an unknown repo.
     pub state: Option<&'a RepoState>,
     /// Who the account is.
     pub identity: &'a DidDocument,
@@ -134,7 +134,9 @@ impl Context<'_> {
     /// Row 7: the account may change its repo. Our own takedown is not for the host to lift.
     fn account_is_active(&self) -> Result<(), Stop> {
         match self.state {
-            Some(state) if state.taken_down => Err(Stop::Refuse(Reason::AccountInactive)),
+            Some(RepoState { local: LocalStatus::TakenDown | LocalStatus::Throttled, .. }) => {
+                Err(Stop::Refuse(Reason::AccountInactive))
+            }
             Some(state) if !state.upstream.is_active() => Err(Stop::UnlessStatusIsStale(Reason::AccountInactive)),
             Some(_) | None => Ok(()),
         }
@@ -148,7 +150,7 @@ impl Context<'_> {
             upstream_seq: self.upstream_seq,
             head,
             upstream,
-            taken_down: self.state.is_some_and(|state| state.taken_down),
+            local: self.state.map_or(LocalStatus::None, |state| state.local),
         };
         Accept { state, discontinuous: false }
     }

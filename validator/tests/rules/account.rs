@@ -5,7 +5,7 @@ use atproto::{
     event::{AccountEvent, Event, IdentityEvent},
     syntax::HostName,
 };
-use storage::repos::{AccountStatus, RepoState};
+use storage::repos::{AccountStatus, LocalStatus, RepoState};
 use validator::verdict::{Accept, Reason, Verdict};
 
 use crate::world::World;
@@ -40,13 +40,13 @@ fn an_account_event_sets_the_status_at_the_host_alone() {
     ];
     for (active, status, upstream) in table {
         for was in [AccountStatus::Active, AccountStatus::Takendown] {
-            for taken_down in [false, true] {
+            for local in [LocalStatus::None, LocalStatus::TakenDown, LocalStatus::Throttled] {
                 let mut world = World::new(Curve::K256);
-                *world.state_mut() = RepoState { upstream: was, taken_down, ..world.state_mut().clone() };
+                *world.state_mut() = RepoState { upstream: was, local, ..world.state_mut().clone() };
                 // An account on its way out may have no key, and one that is gone asks nobody.
                 world.identity.signing_key = None;
                 world.status_is_fresh = false;
-                let expected = RepoState { upstream, taken_down, ..world.state_with(world.head()) };
+                let expected = RepoState { upstream, local, ..world.state_with(world.head()) };
                 assert_eq!(account(&world, active, status), accepted(expected), "{status:?}");
             }
         }
@@ -102,12 +102,18 @@ fn the_present_and_the_new_host_announce_an_identity() {
 fn an_identity_event_neither_lifts_nor_sets_a_status() {
     let mut world = World::new(Curve::K256);
     let gone = |world: &mut World| {
-        *world.state_mut() =
-            RepoState { upstream: AccountStatus::Deactivated, taken_down: true, ..world.state_mut().clone() };
+        *world.state_mut() = RepoState {
+            upstream: AccountStatus::Deactivated,
+            local: LocalStatus::TakenDown,
+            ..world.state_mut().clone()
+        };
     };
     gone(&mut world);
-    let expected =
-        RepoState { upstream: AccountStatus::Deactivated, taken_down: true, ..world.state_with(world.head()) };
+    let expected = RepoState {
+        upstream: AccountStatus::Deactivated,
+        local: LocalStatus::TakenDown,
+        ..world.state_with(world.head())
+    };
     assert_eq!(identity(&world), accepted(expected));
 }
 

@@ -10,7 +10,7 @@ use atproto::{
     mst::{EMPTY, Entry, Node},
     syntax::{Did, HostName, Tid},
 };
-use storage::repos::AccountStatus;
+use storage::repos::{AccountStatus, LocalStatus};
 use validator::verdict::{Accept, Reason, Verdict};
 
 use crate::world::{Commit, NOW_MICROS, Step, World, record, rev, with_high_s};
@@ -25,7 +25,7 @@ const SPOILT: &[(&str, Reason, Spoil)] = &[
     ("deactivated", Reason::AccountInactive, |_, world| {
         world.state_mut().upstream = AccountStatus::Deactivated;
     }),
-    ("taken down by us", Reason::AccountInactive, |_, world| world.state_mut().taken_down = true),
+    ("taken down by us", Reason::AccountInactive, |_, world| world.state_mut().local = LocalStatus::TakenDown),
     ("blocks over 2 MB", Reason::BlocksTooLarge, |commit, _| {
         commit.extra = (0..40).map(|n| record(&format!("{n:050000}"))).collect();
     }),
@@ -246,7 +246,7 @@ fn the_first_row_gives_the_reason() {
     // Faults that do not touch the same parts of a commit.
     let faults: &[(Reason, Spoil)] = &[
         (Reason::WrongHost, |_, world| world.identity.pds = HostName::parse("other.example").ok()),
-        (Reason::AccountInactive, |_, world| world.state_mut().taken_down = true),
+        (Reason::AccountInactive, |_, world| world.state_mut().local = LocalStatus::TakenDown),
         (Reason::TooBig, |commit, _| commit.too_big = true),
         (Reason::BadRev, |commit, _| commit.rev.push('x')),
         (Reason::BadCar, |commit, _| commit.spoil_car = |car| car[..car.len() - 1].to_vec()),
@@ -280,7 +280,7 @@ fn a_stale_identity_or_status_gets_a_second_look() {
         let (mut commit, mut world) = (good.commit(), good);
         spoil(&mut commit, &mut world);
         let expected = match reason {
-            Reason::AccountInactive if !world.state_mut().taken_down => Verdict::AskStatus,
+            Reason::AccountInactive if world.state_mut().local == LocalStatus::None => Verdict::AskStatus,
             // No key makes a signature of zeros good.
             Reason::BadSignature if *what == "a signature of zeros" => Verdict::Refuse(*reason),
             reason if stale_identity.contains(reason) => Verdict::RefreshIdentity(*reason),

@@ -12,7 +12,7 @@ use atproto::{
     mst::{Op, Tree},
     syntax::{Did, HostName, Tid},
 };
-use storage::repos::{AccountStatus, Head, RepoState};
+use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
 use validator::{
     rules::{Context, judge},
     verdict::Verdict,
@@ -110,7 +110,7 @@ impl World {
             upstream_seq: 100,
             head: Some(head),
             upstream: AccountStatus::Active,
-            taken_down: false,
+            local: LocalStatus::None,
         };
         let identity = DidDocument { did, signing_key: Some(key.public_key()), pds: Some(host.clone()), handle: None };
         World {
@@ -260,7 +260,7 @@ impl World {
             upstream_seq: self.upstream_seq,
             head: Some(head),
             upstream: AccountStatus::Active,
-            taken_down: false,
+            local: LocalStatus::None,
         }
     }
 }

@@ -14,7 +14,7 @@ use atproto::{
 };
 use storage::{
     hosts::{HostCursor, HostStatus},
-    repos::{AccountStatus, Head, RepoState},
+    repos::{AccountStatus, Head, LocalStatus, RepoState},
 };
 
 const VERSION: u8 = 1;
@@ -23,6 +23,7 @@ const TAKEN_DOWN: u8 = 1;
 const HAS_HEAD: u8 = 2;
 const COMMIT_IS_RAW: u8 = 4;
 const DATA_IS_RAW: u8 = 8;
+const THROTTLED: u8 = 16;
 
 /// Appends a repo's state.
 pub(crate) fn write_repo(out: &mut Vec<u8>, state: &RepoState) {
@@ -30,7 +31,11 @@ pub(crate) fn write_repo(out: &mut Vec<u8>, state: &RepoState) {
         Codec::Raw => flag,
         Codec::DagCbor => 0,
     };
-    let mut flags = if state.taken_down { TAKEN_DOWN } else { 0 };
+    let mut flags = match state.local {
+        LocalStatus::None => 0,
+        LocalStatus::TakenDown => TAKEN_DOWN,
+        LocalStatus::Throttled => THROTTLED,
+    };
     if let Some(head) = &state.head {
         flags |= HAS_HEAD | raw(head.commit, COMMIT_IS_RAW) | raw(head.data, DATA_IS_RAW);
     }
@@ -71,7 +76,12 @@ pub(crate) fn read_repo(bytes: &[u8]) -> Option<RepoState> {
         upstream_seq,
         head,
         upstream: status_of(status)?,
-        taken_down: flags & TAKEN_DOWN != 0,
+        local: match flags & (TAKEN_DOWN | THROTTLED) {
+            0 => LocalStatus::None,
+            TAKEN_DOWN => LocalStatus::TakenDown,
+            THROTTLED => LocalStatus::Throttled,
+            _both => return None,
+        },
     })
 }
 
@@ -196,12 +206,18 @@ mod tests {
         assert_eq!(read_repo(&bytes), Some(state.clone()));
         assert_eq!(crc32c::crc32c(&bytes), 4075960777);
         state.head = None;
-        state.taken_down = true;
+        state.local = LocalStatus::TakenDown;
         state.upstream = AccountStatus::Throttled { active: true };
         bytes.clear();
         write_repo(&mut bytes, &state);
-        assert_eq!(read_repo(&bytes), Some(state));
+        assert_eq!(read_repo(&bytes), Some(state.clone()));
         assert_eq!(crc32c::crc32c(&bytes), 2515016411);
+        state.local = LocalStatus::Throttled;
+        bytes.clear();
+        write_repo(&mut bytes, &state);
+        assert_eq!(read_repo(&bytes), Some(state.clone()));
+        bytes[1] |= TAKEN_DOWN;
+        assert_eq!(read_repo(&bytes), None, "one of the two");
     }
 
     #[test]
