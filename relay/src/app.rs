@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use runtime::{clock::Clock, tasks::Tasks};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::readiness::Facts,
-    fanout::{self, Hub, subscriber},
+    fanout::{self, Hub, Roster, subscriber},
     lanes::WatchedIntake,
 };
 
@@ -39,8 +39,8 @@ pub struct Inner {
     pub fanout: fanout::Metrics,
     /// How subscribers are treated.
     pub subscriber: subscriber::Config,
-    /// The subscribers' places.
-    pub places: Places,
+    /// The subscribers' seats.
+    pub roster: Roster,
     /// Cancelled when subscribers must go.
     pub subscribers_stop: CancellationToken,
     /// What was refused, by host and reason.
@@ -93,38 +93,5 @@ impl std::ops::Deref for App {
 
     fn deref(&self) -> &Inner {
         &self.inner
-    }
-}
-
-/// The places of subscribers: a bounded number.
-#[derive(Debug)]
-pub struct Places {
-    taken: Arc<AtomicUsize>,
-    max: usize,
-}
-
-/// A subscriber's place; given back when dropped.
-#[derive(Debug)]
-pub struct Place {
-    taken: Arc<AtomicUsize>,
-}
-
-impl Places {
-    /// All free.
-    pub fn new(max: usize) -> Places {
-        Places { taken: Arc::default(), max }
-    }
-
-    /// Takes one, if one is free.
-    pub fn take(&self) -> Option<Place> {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        let place = Place { taken: self.taken.clone() };
-        (taken < self.max).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -35,10 +35,10 @@ use validator::{Validator, identity};
 
 use crate::{
     admin,
-    app::{App, Inner, Places, start_of_hosts},
+    app::{App, Inner, start_of_hosts},
     backend::{self, Backend},
     config::{Config, Password},
-    fanout::{self, Hub},
+    fanout::{self, Hub, Roster},
     lanes::WatchedIntake,
     simulated, ui, xrpc,
 };
@@ -144,7 +144,7 @@ impl Node {
             hosts,
             fanout,
             subscriber: config.subscriber.clone(),
-            places: Places::new(config.subscribers_max.get()),
+            roster: Roster::new(config.subscribers_max.get()),
             subscribers_stop: CancellationToken::new(),
             refusals,
             dev: config.dev,

@@ -18,6 +18,8 @@ pub enum Ended {
     NoPong,
     /// It broke the WebSocket protocol.
     Protocol,
+    /// The operator sent it away.
+    Disconnected,
     /// We are shutting down.
     Shutdown,
     /// The log could not be read.
@@ -25,12 +27,13 @@ pub enum Ended {
 }
 
 impl Ended {
-    const ALL: [Ended; 7] = [
+    const ALL: [Ended; 8] = [
         Ended::Left,
         Ended::TooSlow,
         Ended::FutureCursor,
         Ended::NoPong,
         Ended::Protocol,
+        Ended::Disconnected,
         Ended::Shutdown,
         Ended::Failed,
     ];
@@ -43,6 +46,7 @@ impl Ended {
             Ended::FutureCursor => "future_cursor",
             Ended::NoPong => "no_pong",
             Ended::Protocol => "protocol",
+            Ended::Disconnected => "disconnected",
             Ended::Shutdown => "shutdown",
             Ended::Failed => "failed",
         }

@@ -16,8 +16,10 @@ pub mod metrics;
 pub mod rate;
 pub mod replay;
 pub mod ring;
+pub mod roster;
 pub mod slow;
 pub mod subscriber;
 
 pub use hub::Hub;
 pub use metrics::Metrics;
+pub use roster::Roster;

@@ -31,6 +31,7 @@ use super::{
     hub::Hub,
     metrics::{Ended, Metrics},
     ring::Found,
+    roster::Seat,
     slow::Progress,
 };
 
@@ -72,6 +73,8 @@ pub struct Subscriber {
     hub: Hub,
     config: Config,
     metrics: Metrics,
+    /// What the operator sees of it.
+    seat: Arc<Seat>,
     socket: TcpStream,
     decoder: Decoder,
     outgoing: Outgoing,
@@ -110,12 +113,20 @@ enum Woken {
     Read(Result<Option<Arc<Chunk>>, ReadError>),
     More,
     Time,
+    Disconnect,
     Stop,
 }
 
 impl Subscriber {
     /// A subscriber whose handshake is done.
-    pub fn new(hub: Hub, config: Config, metrics: Metrics, socket: TcpStream, start: Start) -> Subscriber {
+    pub fn new(
+        hub: Hub,
+        config: Config,
+        metrics: Metrics,
+        seat: Arc<Seat>,
+        socket: TcpStream,
+        start: Start,
+    ) -> Subscriber {
         let now = Instant::now();
         let mut subscriber = Subscriber {
             progress: Progress::new(config.stall_max),
@@ -130,6 +141,7 @@ impl Subscriber {
             hub,
             config,
             metrics,
+            seat,
             socket,
         };
         match start {
@@ -191,6 +203,10 @@ impl Subscriber {
                 }
                 Woken::More => None,
                 Woken::Time => self.look_at_the_clock(),
+                Woken::Disconnect => {
+                    self.close(Ended::Disconnected, CloseCode::POLICY, "disconnected by the operator");
+                    None
+                }
                 Woken::Stop => {
                     // Who keeps up gets all there is; the others go on from their cursor elsewhere.
                     let _broken = self.send_what_fits();
@@ -212,6 +228,7 @@ impl Subscriber {
     fn begin(&mut self, position: Seq) {
         self.position = position;
         self.began = Some(position);
+        self.seat.at(position);
     }
 
     fn tell_outdated(&mut self) {
@@ -252,6 +269,7 @@ impl Subscriber {
         self.outgoing.push_chunk(chunk, self.position);
         self.position = last;
         self.began = None;
+        self.seat.at(last);
     }
 
     fn take_read(&mut self, result: Result<Option<Arc<Chunk>>, ReadError>) {
@@ -313,6 +331,7 @@ impl Subscriber {
                     let sent = self.outgoing.advance(written);
                     self.metrics.bytes_sent.inc_by(sent.bytes);
                     self.metrics.events_sent.inc_by(sent.events);
+                    self.seat.sent(sent.events, sent.bytes);
                     self.progress.moved(now, !self.outgoing.is_empty());
                     if std::mem::take(&mut self.blocked) {
                         self.heard = now;
@@ -404,6 +423,7 @@ impl Subscriber {
             },
             () = ready(()), if more => Woken::More,
             () = sleep_until(self.alarm()) => Woken::Time,
+            () = self.seat.leave().cancelled(), if self.closing.is_none() => Woken::Disconnect,
             () = stop.cancelled(), if self.closing.is_none() => Woken::Stop,
         }
     }

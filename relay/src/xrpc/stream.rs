@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use runtime::{
     http::Peer,
@@ -16,12 +16,16 @@ use tracing::{debug, info_span};
 
 use super::{error::Error, params::Params};
 use crate::{
-    app::{App, Place},
+    app::App,
     fanout::{
         cursor::{self, Start},
+        roster::{Guest, Place},
         subscriber::Subscriber,
     },
 };
+
+/// The most that is kept of a header that subscribers write.
+const SHOWN_CHARS_MAX: usize = 256;
 
 /// Judges the request, answers 101, and hands the socket to a [`Subscriber`].
 pub(super) async fn subscribe_repos(
@@ -36,10 +40,18 @@ pub(super) async fn subscribe_repos(
         Upgrade::BadKey => return Err(Error::invalid("Sec-WebSocket-Key is missing or not 16 bytes in base64")),
     };
     let cursor = cursor::parse(params.get("cursor")).map_err(|error| Error::invalid(error.to_string()))?;
-    let place = app.places.take().ok_or(Error::Full)?;
+    let peer = request.extensions().get::<Peer>();
+    let guest = Guest {
+        address: peer.map(|peer| peer.addr),
+        forwarded_for: shown(request.headers(), "x-forwarded-for"),
+        user_agent: shown(request.headers(), header::USER_AGENT.as_str()),
+        cursor,
+        since_micros: app.clock.now_micros(),
+    };
+    let place = app.roster.take(guest).ok_or(Error::Full)?;
     let start = cursor::start(cursor, &app.hub.window());
 
-    let span = match request.extensions().get::<Peer>() {
+    let span = match peer {
         Some(peer) => info_span!("subscriber", peer = %peer.addr),
         None => info_span!("subscriber"),
     };
@@ -50,6 +62,12 @@ pub(super) async fn subscribe_repos(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer;
     Ok(response)
+}
+
+/// A header's value as it may be shown: cut to a length, without control characters.
+fn shown(headers: &HeaderMap, name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(headers.get(name)?.as_bytes());
+    Some(text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect())
 }
 
 async fn serve(app: App, place: Place, start: Start, request: Request) {
@@ -65,7 +83,8 @@ async fn serve(app: App, place: Place, start: Start, request: Request) {
     app.fanout.subscribers.inc();
     debug!(?start, "subscribed");
     let socket = parts.io.into_inner();
-    let subscriber = Subscriber::new(app.hub.clone(), app.subscriber.clone(), app.fanout.clone(), socket, start);
+    let seat = place.seat();
+    let subscriber = Subscriber::new(app.hub.clone(), app.subscriber.clone(), app.fanout.clone(), seat, socket, start);
     let ended = subscriber.run(parts.read_buf, app.subscribers_stop.clone()).await;
     debug!(reason = ended.as_str(), "unsubscribed");
     app.fanout.ended(ended);
