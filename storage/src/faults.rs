@@ -27,6 +27,7 @@ use crate::{
     Stores,
     error::Error,
     hosts::{Host, HostCursor, HostStatus, Hosts},
+    identities::Identities,
     intake::{Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
     log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
@@ -65,6 +66,10 @@ pub enum Call {
     HostSaveCursors,
     /// [`Hosts::count`]
     HostCount,
+    /// [`Identities::get`]
+    IdentityGet,
+    /// [`Identities::put`]
+    IdentityPut,
 }
 
 /// What happens to a call.
@@ -181,7 +186,8 @@ impl Faults {
             intake: Arc::clone(&faulty) as _,
             log: Arc::clone(&faulty) as _,
             repos: Arc::clone(&faulty) as _,
-            hosts: faulty,
+            hosts: Arc::clone(&faulty) as _,
+            identities: faulty,
         };
         (stores, faults)
     }
@@ -260,6 +266,8 @@ impl Call {
             Call::HostSetStatus => "set a host's status",
             Call::HostSaveCursors => "save cursors",
             Call::HostCount => "count hosts",
+            Call::IdentityGet => "read an identity",
+            Call::IdentityPut => "keep identities",
         }
     }
 }
@@ -276,7 +284,7 @@ impl fmt::Display for Injected {
 
 impl std::error::Error for Injected {}
 
-/// All four nouns with faults before them.
+/// All stores with faults before them.
 struct Faulty {
     inner: Stores,
     faults: Faults,
@@ -367,5 +375,16 @@ impl Hosts for Faulty {
 
     async fn count(&self) -> Result<u64, Error> {
         self.faults.call(Call::HostCount, self.inner.hosts.count()).await
+    }
+}
+
+#[async_trait]
+impl Identities for Faulty {
+    async fn get(&self, did: &Did) -> Result<Option<Vec<u8>>, Error> {
+        self.faults.call(Call::IdentityGet, self.inner.identities.get(did)).await
+    }
+
+    async fn put(&self, rows: Vec<(Did, Vec<u8>)>) -> Result<(), Error> {
+        self.faults.call(Call::IdentityPut, self.inner.identities.put(rows)).await
     }
 }

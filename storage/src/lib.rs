@@ -1,7 +1,7 @@
 //! The seam between Mainstem's work and where its state lives.
 //!
-//! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. This crate
-//! owns their contracts, a backend in memory, a fault injector and the conformance suite that every backend must pass.
+//! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. Beside them
+//! stands a cache that may be lost, [`identities::Identities`]. This crate owns their contracts, a backend in memory, a fault injector and the conformance suite that every backend must pass.
 //! It owns no file, server or socket.
 //!
 //! What must hold of every backend:
@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod error;
 pub mod faults;
 pub mod hosts;
+pub mod identities;
 pub mod intake;
 pub mod lane;
 pub mod lane_queues;
@@ -24,7 +25,7 @@ pub mod seq;
 
 use std::sync::Arc;
 
-/// The four nouns of one backend, cheap to clone.
+/// The four nouns of one backend and its cache, cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
     /// Raw frames until judged.
@@ -35,4 +36,6 @@ pub struct Stores {
     pub repos: Arc<dyn repos::Repos>,
     /// Host → state.
     pub hosts: Arc<dyn hosts::Hosts>,
+    /// DID → who the account is, as far as it was kept.
+    pub identities: Arc<dyn identities::Identities>,
 }

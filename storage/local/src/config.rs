@@ -38,6 +38,8 @@ pub struct Config {
     pub repo_cache_bytes: u64,
     /// Memory for the blocks of the state store, in bytes.
     pub block_cache_bytes: u64,
+    /// Identities of a generation, some 130 bytes each on the disk; two generations are kept.
+    pub identities_max: u64,
     /// While a group is small, how long after the last sync the next one waits for company. An event that comes alone
     /// is synced at once.
     pub linger: Duration,
@@ -76,6 +78,7 @@ impl Config {
             verify_bytes_max: 1 << 30,
             repo_cache_bytes: 32 << 20,
             block_cache_bytes: 32 << 20,
+            identities_max: 16_000_000,
             linger: Duration::from_millis(1),
             now_micros,
             free_bytes: {

@@ -1,7 +1,7 @@
 //! The embedded backend: all four nouns in one process and one directory, with no server beside it.
 //!
-//! Owns the data directory. Intake is in memory ([`storage::lane_queues`]); the event log is in segment files; Repos and
-//! Hosts are in fjall. What must hold:
+//! Owns the data directory. Intake is in memory ([`storage::lane_queues`]); the event log is in segment files; Repos,
+//! Hosts and the cache of identities are in fjall. What must hold:
 //! 1. only one process has the directory;
 //! 2. what `append` has answered is on the disk, and nothing else is ever read;
 //! 3. Repos is never ahead of the log, and is brought up to it before anything is served;
@@ -27,7 +27,7 @@ use crate::{
     directory::{Directory, Format},
     log::{LocalLog, open::Known, reader::Stored, segments::Segments},
     metrics::Metrics,
-    state::{Change, Memory, State, value},
+    state::{Bounds, Change, State, value},
 };
 
 /// A backend that is open. Dropping it ends it as a crash would; [`Opened::close`] ends it in good order. Stores that
@@ -59,9 +59,13 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
     }
     let metrics = Metrics::register(&config.metrics)?;
     let state_dir = directory.state();
-    let memory = Memory { recent_bytes: config.repo_cache_bytes, block_cache_bytes: config.block_cache_bytes };
+    let bounds = Bounds {
+        recent_bytes: config.repo_cache_bytes,
+        block_cache_bytes: config.block_cache_bytes,
+        identities_max: config.identities_max,
+    };
     let state =
-        State::open(&state_dir, memory).map_err(|source| OpenError::State { dir: state_dir.clone(), source })?;
+        State::open(&state_dir, bounds).map_err(|source| OpenError::State { dir: state_dir.clone(), source })?;
     let known = Known {
         salt: format.salt(),
         durable: state.watermark()?.unwrap_or(Seq(0)),
@@ -139,6 +143,7 @@ impl Opened {
             log: Arc::clone(&self.log) as _,
             repos: Arc::new(self.state.clone()),
             hosts: Arc::new(self.state.clone()),
+            identities: Arc::new(self.state.clone()),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The suite that every backend runs: what the traits' docs promise, as tests.
 //!
 //! A backend implements [`Backend`] in its tests and calls [`crate::conformance_suite!`] with it; each case becomes a
-//! test of its own. The cases know nothing of a backend but its four nouns, and start each with an empty one.
+//! test of its own. The cases know nothing of a backend but its [`Stores`], and start each with an empty one.
 
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a suite of tests panics where one fails")]
 
 pub mod hosts;
+pub mod identities;
 pub mod intake;
 pub mod log;
 pub mod repos;
@@ -95,6 +96,9 @@ macro_rules! conformance_suite {
             hosts: [
                 adds_a_host_once, rows_and_cursors_do_not_overwrite_each_other, ignores_unknown_hosts,
                 lists_in_pages, stays_after_reopening, stays_after_a_crash,
+            ],
+            identities: [
+                finds_the_last_row_put, are_apart_from_repos, stays_after_reopening, are_whole_or_missing_after_a_crash,
             ],
         );
     };

@@ -3,6 +3,7 @@
 //! Everything is lost with the process; "durable" here means "in the map".
 
 mod hosts;
+mod identities;
 mod log;
 
 use std::{num::NonZeroU32, sync::Arc};
@@ -10,6 +11,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use crate::{Stores, lane::LaneCount, lane_queues::LaneQueues, seq::Seq};
 
 pub use hosts::MemoryHosts;
+pub use identities::MemoryIdentities;
 pub use log::{MemoryLog, MemoryRepos};
 
 /// How the memory backend is made.
@@ -54,5 +56,6 @@ pub fn open_with(config: Config) -> Stores {
         log: Arc::new(log),
         repos: Arc::new(repos),
         hosts: Arc::new(MemoryHosts::default()),
+        identities: Arc::new(MemoryIdentities::default()),
     }
 }

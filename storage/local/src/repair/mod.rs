@@ -30,11 +30,11 @@ use crate::{
         scan::scan,
         segment::Segment,
     },
-    state::{Memory, State},
+    state::{Bounds, State},
 };
 
 /// What the state store may use while it is looked at.
-const MEMORY: Memory = Memory { recent_bytes: 0, block_cache_bytes: 8 << 20 };
+const BOUNDS: Bounds = Bounds { recent_bytes: 0, block_cache_bytes: 8 << 20, identities_max: 16_000_000 };
 /// How many bytes of records go into one group of a segment that is written anew.
 const GROUP_BYTES: usize = 1 << 20;
 
@@ -98,7 +98,7 @@ fn examine_state(dir: &Path) -> Result<ExaminedState, OpenError> {
         // Opening would make one.
         return Ok(ExaminedState::Seen(None));
     }
-    let state = match State::open(dir, MEMORY) {
+    let state = match State::open(dir, BOUNDS) {
         Ok(state) => state,
         Err(fjall::Error::Locked) => return Err(OpenError::damaged("another process has the state store open")),
         Err(error) => return Ok(ExaminedState::Unreadable(error.to_string())),
@@ -247,7 +247,7 @@ impl Examined {
             }
         };
         if seen.is_none_or(|seen| seen < self.needed_after()) {
-            let state = State::open(dir, MEMORY).map_err(|source| OpenError::State { dir: dir.to_owned(), source })?;
+            let state = State::open(dir, BOUNDS).map_err(|source| OpenError::State { dir: dir.to_owned(), source })?;
             state.apply(&[], self.needed_after())?;
             state.sync()?;
             state.close();

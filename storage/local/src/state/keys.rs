@@ -8,6 +8,8 @@ pub(crate) const COUNTS: &str = "counts";
 pub(crate) const HOSTS: &str = "hosts";
 /// Host name → cursor. Apart from the rows, so that a cursor never overwrites a status.
 pub(crate) const CURSORS: &str = "cursors";
+/// DID → who the account is, two generations.
+pub(crate) const IDENTITIES: [&str; 2] = ["identities_0", "identities_1"];
 /// Single values.
 pub(crate) const META: &str = "meta";
 
@@ -15,3 +17,5 @@ pub(crate) const META: &str = "meta";
 pub(crate) const WATERMARK: &str = "watermark";
 /// In [`META`]: how many repos there are.
 pub(crate) const REPO_COUNT: &str = "repo_count";
+/// In [`META`]: which of [`IDENTITIES`] is the younger, 0 or 1.
+pub(crate) const IDENTITIES_YOUNG: &str = "identities_young";

@@ -1,10 +1,11 @@
-//! Repos and Hosts, in one fjall database.
+//! Repos, Hosts and the cache of identities, in one fjall database.
 //!
 //! Owns the database; does not know the log. Repos are a view of the log: [`State::apply`] is called by the log's writer
 //! after the events are durable there, in the order of their seqs, and moves the watermark in the same batch. Nothing
 //! of it is synced: after a crash the view is an older one, and whoever opens it brings it up to the log's end.
 
 mod hosts;
+mod identities;
 pub(crate) mod keys;
 mod recent;
 mod repos;
@@ -15,7 +16,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -25,7 +26,7 @@ use storage::{error::Error, repos::RepoState, seq::Seq};
 
 use self::recent::Recent;
 
-/// Repos and Hosts; cheap to clone.
+/// Repos, Hosts and Identities; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct State(Arc<Shared>);
 
@@ -36,6 +37,12 @@ struct Shared {
     host_count: AtomicU64,
     /// One at a time looks whether a host is there and writes its row.
     host_rows: Mutex<()>,
+    /// The generation of identities that takes new rows.
+    identities_young: AtomicUsize,
+    /// Rows put into it; locked while rows are put.
+    identities_in_young: Mutex<u64>,
+    /// Rows of a generation.
+    identities_max: u64,
 }
 
 /// The database, open.
@@ -45,6 +52,7 @@ pub(crate) struct Keyspaces {
     counts: Keyspace,
     hosts: Keyspace,
     cursors: Keyspace,
+    identities: [Keyspace; 2],
     meta: Keyspace,
 }
 
@@ -56,19 +64,22 @@ pub(crate) struct Change<'a> {
     pub(crate) encoded: &'a [u8],
 }
 
-/// How much memory the state store may use beside its own tables.
+/// How much the state store may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
-    /// For the states of the accounts that were busy last.
+pub(crate) struct Bounds {
+    /// Memory for the states of the accounts that were busy last.
     pub(crate) recent_bytes: u64,
+    /// Memory for the tables' blocks.
     pub(crate) block_cache_bytes: u64,
+    /// Identities of each generation.
+    pub(crate) identities_max: u64,
 }
 
 impl State {
     /// Opens the database, or makes it. Blocks.
-    pub(crate) fn open(dir: &Path, memory: Memory) -> Result<State, fjall::Error> {
+    pub(crate) fn open(dir: &Path, bounds: Bounds) -> Result<State, fjall::Error> {
         let db = Database::builder(dir)
-            .cache_size(memory.block_cache_bytes)
+            .cache_size(bounds.block_cache_bytes)
             // What is not synced here is in the log.
             .manual_journal_persist(true)
             .max_journaling_size(128 << 20)
@@ -82,17 +93,23 @@ impl State {
             counts: keyspace(keys::COUNTS, 4 << 20)?,
             hosts: keyspace(keys::HOSTS, 4 << 20)?,
             cursors: keyspace(keys::CURSORS, 4 << 20)?,
+            identities: [keyspace(keys::IDENTITIES[0], 8 << 20)?, keyspace(keys::IDENTITIES[1], 8 << 20)?],
             meta: keyspace(keys::META, 1 << 20)?,
             db,
         };
         let repo_count = keyspaces.meta_u64(keys::REPO_COUNT)?.unwrap_or(0);
         let host_count = keyspaces.hosts.len()? as u64;
+        let young = usize::from(keyspaces.meta_u64(keys::IDENTITIES_YOUNG)? == Some(1));
+        let in_young = keyspaces.identities[young].approximate_len() as u64;
         Ok(State(Arc::new(Shared {
             open: RwLock::new(Some(Arc::new(keyspaces))),
-            recent: Recent::new(memory.recent_bytes),
+            recent: Recent::new(bounds.recent_bytes),
             repo_count: AtomicU64::new(repo_count),
             host_count: AtomicU64::new(host_count),
             host_rows: Mutex::default(),
+            identities_young: AtomicUsize::new(young),
+            identities_in_young: Mutex::new(in_young),
+            identities_max: bounds.identities_max.max(1),
         })))
     }
 
