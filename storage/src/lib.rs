@@ -17,6 +17,7 @@ pub mod identities;
 pub mod intake;
 pub mod lane;
 pub mod lane_queues;
+pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod refusal;
