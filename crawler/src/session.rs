@@ -7,8 +7,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use atproto::{
-    event::{self, EventError, Kind, Route, Routed},
-    frame::{FRAME_BYTES_MAX, FrameError},
+    event::{self, Kind, Route, Routed},
+    frame::FRAME_BYTES_MAX,
     syntax::{Did, HostName},
 };
 use bytes::Bytes;
@@ -18,7 +18,10 @@ use runtime::{
     egress::{Egress, Stream},
     ws::{self, CloseCode, Data, Decoder, Event, HandshakeError, ProtocolError, Role, Socket},
 };
-use storage::{intake::RawFrame, refusal::Reason};
+use storage::{
+    intake::RawFrame,
+    refusal::{self, Reason, Refusal},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, sleep_until, timeout},
@@ -209,11 +212,12 @@ impl<'a> Session<'a> {
                 Event::Message { data: Data::Binary, payload } => self.message(payload).await?,
                 Event::Message { data: Data::Text, payload } => {
                     self.count(payload.len(), Message::Unreadable).await;
-                    self.refuse(Reason::BadHeader, &"a text message");
+                    let refusal = Refusal::new(Reason::BadHeader, "a text message", "binary messages");
+                    self.refuse(&refusal::Input::default(), &refusal);
                 }
                 Event::TooLarge { bytes } => {
                     self.count(usize::try_from(bytes).unwrap_or(usize::MAX), Message::Unreadable).await;
-                    self.refuse(Reason::FrameTooLarge, &format_args!("{bytes} bytes"));
+                    self.refuse(&refusal::Input::default(), &Refusal::too_large(bytes));
                 }
                 Event::Ping(payload) => self.pong_due = Some(payload),
                 Event::Pong(_) => {}
@@ -237,15 +241,8 @@ impl<'a> Session<'a> {
         let routed = match event::route(&bytes) {
             Ok(routed) => routed,
             Err(error) => {
-                let reason = match &error {
-                    EventError::Frame(FrameError::TooLarge { .. }) => Reason::FrameTooLarge,
-                    EventError::Frame(FrameError::Header(_)) => Reason::BadHeader,
-                    EventError::Frame(FrameError::Body(_))
-                    | EventError::Missing { .. }
-                    | EventError::Invalid { .. } => Reason::BadPayload,
-                };
                 self.count(bytes.len(), Message::Unreadable).await;
-                self.refuse(reason, &Chain(&error));
+                self.refuse(&refusal::Input::default(), &Refusal::unreadable(&error));
                 return Ok(());
             }
         };
@@ -292,13 +289,16 @@ impl<'a> Session<'a> {
             Place::Repeat => return Ok(()),
             Place::Reset => self.reset("the first seq is below our cursor"),
             Place::NotRising { last } => {
-                self.refuse(Reason::SeqNotRising, &format_args!("seq {} after {last}, {}", route.seq, route.did));
+                let did = Did::parse(route.did).ok();
+                let input = refusal::Input { kind: Some(route.kind), seq: Some(route.seq), did: did.as_ref() };
+                self.refuse(&input, &Refusal::seq_not_rising(route.seq, last));
                 return Ok(());
             }
         }
         let Ok(did) = Did::parse(route.did) else {
             // `route` has checked it; if the two ever differ, the event is refused and not the process ended.
-            self.refuse(Reason::BadPayload, &format_args!("seq {}: not a DID: {}", route.seq, route.did));
+            let input = refusal::Input { kind: Some(route.kind), seq: Some(route.seq), did: None };
+            self.refuse(&input, &Refusal::not_a_did(route.did));
             self.tally.passed(route.seq);
             return Ok(());
         };
@@ -347,10 +347,11 @@ impl<'a> Session<'a> {
         warn!(why, cursor, epoch = self.tally.epoch(), "the host counts its events anew");
     }
 
-    fn refuse(&self, reason: Reason, detail: &dyn fmt::Display) {
-        self.shared.metrics.refused(reason);
-        self.shared.refusals.record(&self.live.name, reason, detail);
-        debug!(reason = reason.as_str(), %detail, "message refused");
+    fn refuse(&self, input: &refusal::Input<'_>, refusal: &Refusal) {
+        let Shared { metrics, refusals, clock, .. } = self.shared;
+        metrics.refused(refusal.reason);
+        refusals.record(&self.live.name, input, refusal, clock.now_micros());
+        debug!(reason = refusal.reason.as_str(), came = &*refusal.came, "message refused");
     }
 
     /// Counts a message, and waits where the host is over its rate.

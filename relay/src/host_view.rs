@@ -65,7 +65,7 @@ pub struct RefusedView {
 impl HostView {
     /// Completes what the crawler knows.
     pub async fn gather(app: &App, host: crawler::HostView) -> Result<HostView, storage::error::Error> {
-        let refused = app.refusals.of_host(&host.name).into_iter();
+        let refused = app.refusals.of_host(&host.name, app.clock.now_micros()).into_iter();
         Ok(HostView {
             account_count: app.stores.repos.count_by_host(&host.name).await?,
             hostname: host.name.to_string(),
@@ -87,8 +87,8 @@ impl HostView {
             refused: refused
                 .map(|refused| RefusedView {
                     reason: refused.reason.as_str(),
-                    count: refused.count,
-                    example: refused.example,
+                    count: refused.total,
+                    example: format!("{}; expected {}", refused.example.came, refused.example.expected),
                 })
                 .collect(),
         })

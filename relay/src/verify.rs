@@ -142,15 +142,15 @@ fn is_refused(judged: &Judged) -> bool {
 fn line(judged: &Judged) -> String {
     match judged {
         Judged::NotAnEvent { what } => format!("not an event: {what}"),
-        Judged::Unreadable(reason) => format!("refused: {reason}"),
+        Judged::Unreadable(refusal) => format!("refused: {}: {refusal}", refusal.reason),
         Judged::Event { kind, did, seq, outcome } => {
-            let outcome = match outcome {
-                Outcome::Accepted { discontinuous: false } => "accepted".to_owned(),
-                Outcome::Accepted { discontinuous: true } => "accepted, discontinuous".to_owned(),
-                Outcome::Repeat => "a repeat".to_owned(),
-                Outcome::Refused(reason) => format!("refused: {reason}"),
-            };
-            format!("{outcome} ({} of {did}, seq {seq})", kind.as_str())
+            let input = format!("({} of {did}, seq {seq})", kind.as_str());
+            match outcome {
+                Outcome::Accepted { discontinuous: false } => format!("accepted {input}"),
+                Outcome::Accepted { discontinuous: true } => format!("accepted, discontinuous {input}"),
+                Outcome::Repeat => format!("a repeat {input}"),
+                Outcome::Refused(refusal) => format!("refused: {} {input}: {refusal}", refusal.reason),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! network.
 
 pub mod docket;
+mod finding;
 pub mod identity;
 mod metrics;
 pub mod pipeline;

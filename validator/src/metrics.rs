@@ -96,17 +96,17 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn settled(&self, kind: Kind, outcome: Outcome) {
+    pub(crate) fn settled(&self, kind: Kind, outcome: &Outcome) {
         let counters = &self.events[kind as usize];
         match outcome {
             Outcome::Accepted { discontinuous } => {
                 counters.accepted.inc();
-                self.discontinuous.inc_by(u64::from(discontinuous));
+                self.discontinuous.inc_by(u64::from(*discontinuous));
             }
             Outcome::Repeat => counters.repeat.inc(),
-            Outcome::Refused(reason) => {
+            Outcome::Refused(refusal) => {
                 counters.refused.inc();
-                self.refused[reason as usize].inc();
+                self.refused[refusal.reason as usize].inc();
             }
         }
     }

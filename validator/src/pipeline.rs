@@ -8,11 +8,7 @@
 
 use std::{io, num::NonZeroUsize, sync::Arc, task::Poll, thread, time::Duration};
 
-use atproto::{
-    event::{self, EventError},
-    frame::FrameError,
-    syntax::Did,
-};
+use atproto::{event, syntax::Did};
 use futures_util::{
     StreamExt, future,
     future::BoxFuture,
@@ -21,7 +17,13 @@ use futures_util::{
 };
 use prometheus::Registry;
 use runtime::{clock::Clock, egress::Egress};
-use storage::{Stores, intake::RawFrame, lane::Lane, log::Accepted, refusal::Refusals};
+use storage::{
+    Stores,
+    intake::RawFrame,
+    lane::Lane,
+    log::Accepted,
+    refusal::{Input, Refusals},
+};
 use tokio::{sync::oneshot, task::yield_now, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
@@ -32,7 +34,7 @@ use crate::{
     metrics::Metrics,
     rules::{self, Context, Origin},
     status::{self, StatusAsker},
-    verdict::{Reason, Verdict},
+    verdict::{Refusal, Verdict},
 };
 
 /// How lanes are judged. Bounds are for each lane.
@@ -335,10 +337,11 @@ impl Judge for Bench<'_> {
     }
 
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
-        self.shared.metrics.settled(frame.kind, outcome);
-        if let Outcome::Refused(reason) = outcome {
-            let detail = format_args!("{} {} of {}", frame.kind.as_str(), frame.upstream_seq, frame.did);
-            self.shared.parts.refusals.record(&frame.host, reason, detail);
+        self.shared.metrics.settled(frame.kind, &outcome);
+        if let Outcome::Refused(refusal) = outcome {
+            let input = Input { kind: Some(frame.kind), seq: Some(frame.upstream_seq), did: Some(&frame.did) };
+            let parts = &self.shared.parts;
+            parts.refusals.record(&frame.host, &input, &refusal, parts.clock.now_micros());
         }
     }
 }
@@ -347,7 +350,7 @@ impl Judge for Bench<'_> {
 pub(crate) fn judge(frame: &[u8], origin: &Origin<'_>, evidence: &Evidence<'_>) -> Verdict {
     let event = match event::parse(frame) {
         Ok(event) => event,
-        Err(error) => return Verdict::Refuse(unreadable(&error)),
+        Err(error) => return Verdict::Refuse(Refusal::unreadable(&error)),
     };
     match &evidence.identity.known {
         Ok(document) => rules::judge(
@@ -359,21 +362,11 @@ pub(crate) fn judge(frame: &[u8], origin: &Origin<'_>, evidence: &Evidence<'_>) 
                 now_micros: evidence.now_micros,
                 state: evidence.state,
                 identity: document,
+                identity_fetched_at_micros: evidence.identity.fetched_at_micros,
                 identity_is_fresh: evidence.identity_is_fresh,
                 status_is_fresh: evidence.status_is_fresh,
             },
         ),
         Err(absence) => rules::judge_absent(&event, *absence, origin, evidence.state),
-    }
-}
-
-/// Row 1.
-pub(crate) fn unreadable(error: &EventError) -> Reason {
-    match error {
-        EventError::Frame(FrameError::TooLarge { .. }) => Reason::FrameTooLarge,
-        EventError::Frame(FrameError::Header(_)) => Reason::BadHeader,
-        EventError::Frame(FrameError::Body(_)) | EventError::Missing { .. } | EventError::Invalid { .. } => {
-            Reason::BadPayload
-        }
     }
 }

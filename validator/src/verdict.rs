@@ -1,6 +1,6 @@
 //! What the rules say of an event.
 
-pub use storage::refusal::Reason;
+pub use storage::refusal::{Reason, Refusal};
 use storage::repos::RepoState;
 
 /// A judgement. Every event gets exactly one that is final (`Accept`, `Repeat` or `Refuse`).
@@ -11,13 +11,25 @@ pub enum Verdict {
     /// It has been judged before: nothing to do.
     Repeat,
     /// It does not count, for this reason.
-    Refuse(Reason),
+    Refuse(Refusal),
     /// It would be refused for this reason, but the identity it was judged by may be old: fetch it anew and judge once
     /// more. Only where [`crate::rules::Context::identity_is_fresh`] is false.
-    RefreshIdentity(Reason),
-    /// The account is not active as far as we know: ask its host once (`getRepoStatus`) and judge once more. Only where
-    /// [`crate::rules::Context::status_is_fresh`] is false.
-    AskStatus,
+    RefreshIdentity(Refusal),
+    /// It would be refused because the account is not active as far as we know: ask its host once (`getRepoStatus`) and
+    /// judge once more. Only where [`crate::rules::Context::status_is_fresh`] is false.
+    AskStatus(Refusal),
+}
+
+impl Verdict {
+    /// Why it is refused, finally or for now.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Verdict::Refuse(refusal) | Verdict::RefreshIdentity(refusal) | Verdict::AskStatus(refusal) => {
+                Some(refusal.reason)
+            }
+            Verdict::Accept(_) | Verdict::Repeat => None,
+        }
+    }
 }
 
 /// An accepted event.

@@ -29,7 +29,7 @@ use crate::{
     identity::{Absence, Identity},
     pipeline,
     rules::Origin,
-    verdict::{Accept, Reason, Verdict},
+    verdict::{Accept, Refusal, Verdict},
 };
 
 /// The accounts that a stream may speak of.
@@ -90,7 +90,7 @@ pub enum Judged {
         what: String,
     },
     /// Not readable far enough to say whose it is.
-    Unreadable(Reason),
+    Unreadable(Refusal),
     /// An event.
     Event {
         /// Its kind.
@@ -198,14 +198,14 @@ impl Judge {
             Ok(Routed::Info { name, message }) => return not_an_event("#info", name, message),
             Ok(Routed::Error { error, message }) => return not_an_event("error", error, message),
             Ok(Routed::Unknown { .. }) => return Judged::NotAnEvent { what: "unknown kind".to_owned() },
-            Err(error) => return Judged::Unreadable(pipeline::unreadable(&error)),
+            Err(error) => return Judged::Unreadable(Refusal::unreadable(&error)),
         };
-        let Ok(did) = Did::parse(route.did) else { return Judged::Unreadable(Reason::BadPayload) };
+        let Ok(did) = Did::parse(route.did) else { return Judged::Unreadable(Refusal::not_a_did(route.did)) };
         let last = self.last_seqs.insert(host.clone(), route.seq);
         let outcome = match last {
             Some(last) if route.seq <= last => {
                 self.last_seqs.insert(host.clone(), last);
-                Outcome::Refused(Reason::SeqNotRising)
+                Outcome::Refused(Refusal::seq_not_rising(route.seq, last))
             }
             Some(_) | None => self.judge_event(host, &did, route.seq, frame, now_micros),
         };
@@ -227,8 +227,9 @@ impl Judge {
                 Outcome::Accepted { discontinuous }
             }
             Verdict::Repeat => Outcome::Repeat,
-            Verdict::Refuse(reason) | Verdict::RefreshIdentity(reason) => Outcome::Refused(reason),
-            Verdict::AskStatus => Outcome::Refused(Reason::AccountInactive),
+            Verdict::Refuse(refusal) | Verdict::RefreshIdentity(refusal) | Verdict::AskStatus(refusal) => {
+                Outcome::Refused(refusal)
+            }
         }
     }
 }

@@ -45,9 +45,10 @@ async fn bad_messages_are_refused_by_name_and_the_connection_stays() {
     world.intake.has(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
     assert_eq!(world.refusals.total(Reason::BadHeader), 3, "the text");
     assert_eq!(world.refusals.total(Reason::SeqNotRising), 2);
-    let refused = world.refusals.of_host(&pds.name);
+    let refused = world.refusals.of_host(&pds.name, 0);
     let example = &refused.iter().find(|refused| refused.reason == Reason::SeqNotRising).unwrap().example;
-    assert_eq!(example, "seq 3 after 7, did:web:account3.example.com");
+    assert_eq!((example.seq, example.did.as_deref()), (Some(3), Some("did:web:account3.example.com")));
+    assert_eq!((&*example.came, &*example.expected), ("seq 3", "a seq above 7, the last one"));
 
     assert_eq!(world.metric("mainstem_crawler_refusals_total"), 9.0);
     assert_eq!(pds.connects.load(std::sync::atomic::Ordering::Relaxed), 1, "one connection for all of it");

@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     identity::{Identity, Want},
-    verdict::{Accept, Reason, Verdict},
+    verdict::{Accept, Refusal, Verdict},
 };
 
 /// Bounds of one lane.
@@ -105,7 +105,7 @@ pub enum Answer {
 }
 
 /// How a frame was settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It goes into the log.
     Accepted {
@@ -115,7 +115,7 @@ pub enum Outcome {
     /// It had been judged before.
     Repeat,
     /// It does not count.
-    Refused(Reason),
+    Refused(Refusal),
 }
 
 /// What a frame is judged by.
@@ -384,12 +384,12 @@ impl Docket {
                 Step::Settled
             }
             Verdict::Repeat => self.settle(taken, Outcome::Repeat, judge),
-            Verdict::Refuse(reason) => self.settle(taken, Outcome::Refused(reason), judge),
-            Verdict::RefreshIdentity(reason) if identity_is_fresh => {
-                self.settle(taken, Outcome::Refused(reason), judge)
+            Verdict::Refuse(refusal) => self.settle(taken, Outcome::Refused(refusal), judge),
+            Verdict::RefreshIdentity(refusal) if identity_is_fresh => {
+                self.settle(taken, Outcome::Refused(refusal), judge)
             }
-            Verdict::RefreshIdentity(reason) if !grounds.may_refresh(&mut self.refreshes, frame, now_micros) => {
-                self.settle(taken, Outcome::Refused(reason), judge)
+            Verdict::RefreshIdentity(refusal) if !grounds.may_refresh(&mut self.refreshes, frame, now_micros) => {
+                self.settle(taken, Outcome::Refused(refusal), judge)
             }
             // First what the directory says at once: nearly always it is right. Only if that changes nothing is it
             // given the time that its replicas may need.
@@ -397,10 +397,8 @@ impl Docket {
                 let at_micros = if identity.fetched_at_micros < received { received } else { fresh_from };
                 Step::Wait(Need::Identity(Want::Since { at_micros }))
             }
-            Verdict::AskStatus if status_is_fresh => {
-                self.settle(taken, Outcome::Refused(Reason::AccountInactive), judge)
-            }
-            Verdict::AskStatus => Step::Wait(Need::Status),
+            Verdict::AskStatus(refusal) if status_is_fresh => self.settle(taken, Outcome::Refused(refusal), judge),
+            Verdict::AskStatus(_) => Step::Wait(Need::Status),
         }
     }
 

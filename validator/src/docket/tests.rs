@@ -7,6 +7,7 @@ use storage::{intake::Receipts, repos::LocalStatus};
 
 use super::*;
 use crate::identity::Absence;
+use crate::verdict::Reason;
 
 const LAG: u64 = 1_000;
 
@@ -90,6 +91,10 @@ struct Scripted {
     directory_is_down: bool,
 }
 
+fn refusal(reason: Reason) -> Refusal {
+    Refusal::new(reason, "this", "that")
+}
+
 impl Judge for Scripted {
     fn identity(&mut self, did: &Did) -> Option<Identity> {
         self.cached.get(did).cloned()
@@ -104,15 +109,17 @@ impl Judge for Scripted {
         let good = Verdict::Accept(Accept { state: state(frame), discontinuous: false });
         match self.natures[&frame.upstream_seq] {
             Nature::Good => good,
-            Nature::Bad => Verdict::Refuse(Reason::BadCar),
+            Nature::Bad => Verdict::Refuse(refusal(Reason::BadCar)),
             Nature::NeedsNewIdentity if evidence.identity_is_fresh => good,
-            Nature::NeedsNewIdentity => Verdict::RefreshIdentity(Reason::WrongHost),
-            Nature::BadByIdentity if evidence.identity_is_fresh => Verdict::Refuse(Reason::BadSignature),
-            Nature::BadByIdentity => Verdict::RefreshIdentity(Reason::BadSignature),
-            Nature::NeedsStatus | Nature::Inactive if !evidence.status_is_fresh => Verdict::AskStatus,
+            Nature::NeedsNewIdentity => Verdict::RefreshIdentity(refusal(Reason::WrongHost)),
+            Nature::BadByIdentity if evidence.identity_is_fresh => Verdict::Refuse(refusal(Reason::BadSignature)),
+            Nature::BadByIdentity => Verdict::RefreshIdentity(refusal(Reason::BadSignature)),
+            Nature::NeedsStatus | Nature::Inactive if !evidence.status_is_fresh => {
+                Verdict::AskStatus(refusal(Reason::AccountInactive))
+            }
             // Without a state there is nothing that the answer could change.
             Nature::NeedsStatus if evidence.state.is_none_or(|state| state.upstream == AccountStatus::Active) => good,
-            Nature::NeedsStatus | Nature::Inactive => Verdict::Refuse(Reason::AccountInactive),
+            Nature::NeedsStatus | Nature::Inactive => Verdict::Refuse(refusal(Reason::AccountInactive)),
         }
     }
 
@@ -400,7 +407,7 @@ fn asks_twice_at_most_before_it_refuses_for_an_identity() {
     world.answer(0, true);
     assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Since { at_micros: received + LAG }));
     world.answer(0, true);
-    assert_eq!(world.judge.settled, [(party, 1, Outcome::Refused(Reason::BadSignature))]);
+    assert_eq!(world.judge.settled, [(party, 1, Outcome::Refused(refusal(Reason::BadSignature)))]);
 }
 
 #[test]

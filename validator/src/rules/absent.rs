@@ -3,8 +3,9 @@ use storage::repos::{AccountStatus, RepoState};
 
 use super::Origin;
 use crate::{
+    finding,
     identity::Absence,
-    verdict::{Accept, Reason, Verdict},
+    verdict::{Accept, Verdict},
 };
 
 /// Judges an event whose account certainly has no identity (rows 4 to 6). What needs a key, or a host by the document, is
@@ -14,14 +15,17 @@ pub fn judge_absent(event: &Event<'_>, absence: Absence, origin: &Origin<'_>, st
     if origin.is_repeat(state) {
         return Verdict::Repeat;
     }
-    let refused = Verdict::Refuse(Reason::IdentityNotFound);
-    let Some(state) = state.filter(|state| state.host == *origin.host) else { return refused };
+    let refused = || {
+        let (did, rev) = (did_of(event), super::rev_of(event));
+        Verdict::Refuse(super::with_rev(finding::identity_not_found(did, absence), rev))
+    };
+    let Some(state) = state.filter(|state| state.host == *origin.host) else { return refused() };
     let upstream = match event {
-        Event::Commit(_) | Event::Sync(_) => return refused,
+        Event::Commit(_) | Event::Sync(_) => return refused(),
         Event::Account(event) => {
             let status = AccountStatus::from_event(event.active, event.status);
             if status.is_active() {
-                return refused;
+                return refused();
             }
             status
         }
@@ -33,6 +37,15 @@ pub fn judge_absent(event: &Event<'_>, absence: Absence, origin: &Origin<'_>, st
     Verdict::Accept(Accept { state, discontinuous: false })
 }
 
+fn did_of<'a>(event: &Event<'a>) -> &'a str {
+    match event {
+        Event::Commit(event) => event.repo,
+        Event::Sync(event) => event.did,
+        Event::Identity(event) => event.did,
+        Event::Account(event) => event.did,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use atproto::{
@@ -42,6 +55,7 @@ mod tests {
     use storage::repos::LocalStatus;
 
     use super::*;
+    use crate::verdict::Reason;
 
     const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 
@@ -78,7 +92,10 @@ mod tests {
             let origin = Origin { host, host_epoch: 1, upstream_seq: 9 };
             let verdict = judge_absent(&event, absence, &origin, before);
             let expected = match expected {
-                None => Verdict::Refuse(Reason::IdentityNotFound),
+                None => {
+                    assert_eq!(verdict.reason(), Some(Reason::IdentityNotFound), "{event:?} {absence:?} {host}");
+                    continue;
+                }
                 Some(upstream) => {
                     let state = RepoState { upstream_seq: 9, upstream, ..state.clone() };
                     Verdict::Accept(Accept { state, discontinuous: false })

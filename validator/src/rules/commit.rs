@@ -1,13 +1,16 @@
 use atproto::{
     car::{Car, CarError},
     event::CommitEvent,
-    mst::{self, MstError},
+    mst,
     syntax::Tid,
 };
 use storage::repos::Head;
 
 use super::{Context, Stop, ops, signed};
-use crate::verdict::{Accept, Reason};
+use crate::{
+    finding,
+    verdict::{Accept, Refusal},
+};
 
 /// Most bytes of `blocks`.
 const BLOCKS_BYTES_MAX: usize = 2_000_000;
@@ -32,23 +35,23 @@ pub(super) fn judge(event: &CommitEvent<'_>, context: &Context<'_>) -> Result<Ac
         is_new(event, rev, last, context)?;
     }
     signed::not_in_the_future(rev, context)?;
-    let car = car.map_err(|error| signed::car_reason(&error))?;
+    let car = car.map_err(|error| finding::car(&error))?;
     if car.root() != event.commit {
-        return Err(Reason::RootMismatch.into());
+        return Err(finding::other_root(car.root(), event.commit).into());
     }
     let commit = signed::commit(&car, event.repo)?;
     if commit.rev != event.rev {
-        return Err(Reason::CommitRevMismatch.into());
+        return Err(finding::commit_rev_mismatch(commit.rev, event.rev).into());
     }
-    signed::signature(&commit, key)?;
+    signed::signature(&commit, key, context)?;
     let ops = ops::check(&event.ops, &car)?;
-    let prev_data = mst::invert(commit.data, &car, &ops).map_err(|error| tree_reason(&error))?;
+    let prev_data = mst::invert(commit.data, &car, &ops).map_err(|error| finding::tree(&error, &event.ops))?;
     let leads_back = match event.prev_data {
         Some(claimed) => claimed == prev_data,
         None => context.head().is_none(),
     };
     if !leads_back {
-        return Err(Reason::PrevDataMismatch.into());
+        return Err(finding::prev_data_mismatch(event.prev_data, prev_data, context.head()).into());
     }
     let head = Head { rev, commit: event.commit, data: commit.data };
     let accept = context.accept(Some(head), context.upstream());
@@ -56,25 +59,25 @@ pub(super) fn judge(event: &CommitEvent<'_>, context: &Context<'_>) -> Result<Ac
 }
 
 /// Row 8. It needs the CAR for the records' sizes; that it can't be read is row 10's business, hence the result inside.
-fn sizes<'a>(event: &CommitEvent<'a>) -> Result<Result<Car<'a>, CarError>, Reason> {
+fn sizes<'a>(event: &CommitEvent<'a>) -> Result<Result<Car<'a>, CarError>, Refusal> {
     if event.blocks.len() > BLOCKS_BYTES_MAX {
-        return Err(Reason::BlocksTooLarge);
+        return Err(finding::blocks_too_large(event.blocks.len(), BLOCKS_BYTES_MAX));
     }
     if event.ops.len() > OPS_MAX {
-        return Err(Reason::TooManyOps);
+        return Err(finding::too_many_ops(event.ops.len(), OPS_MAX));
     }
     let car = Car::parse(event.blocks);
     if let Ok(car) = &car {
-        let records = event.ops.iter().filter_map(|op| car.get(&op.cid?));
-        if records.into_iter().any(|record| record.len() > RECORD_BYTES_MAX) {
-            return Err(Reason::RecordTooLarge);
+        let mut records = event.ops.iter().filter_map(|op| Some((op.path, car.get(&op.cid?)?)));
+        if let Some((path, record)) = records.find(|(_, record)| record.len() > RECORD_BYTES_MAX) {
+            return Err(finding::record_too_large(path, record.len(), RECORD_BYTES_MAX));
         }
     }
     if event.too_big {
-        return Err(Reason::TooBig);
+        return Err(finding::too_big());
     }
     if event.rebase {
-        return Err(Reason::Rebase);
+        return Err(finding::rebase());
     }
     Ok(car)
 }
@@ -86,15 +89,7 @@ fn is_new(event: &CommitEvent<'_>, rev: Tid, last: &Head, context: &Context<'_>)
     } else if context.is_replay() || (rev == last.rev && event.commit == last.commit) {
         Err(Stop::Repeat)
     } else {
-        Err(Reason::StaleRev.into())
-    }
-}
-
-fn tree_reason(error: &MstError) -> Reason {
-    match error {
-        MstError::MissingBlock { .. } => Reason::MissingMstBlock,
-        MstError::Malformed { .. } | MstError::Limit { .. } => Reason::BadMst,
-        MstError::OpMismatch { .. } => Reason::OpMismatch,
+        Err(finding::stale_rev(rev, last).into())
     }
 }
 

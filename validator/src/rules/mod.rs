@@ -18,7 +18,10 @@ mod sync;
 use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::HostName};
 use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
 
-use crate::verdict::{Accept, Reason, Verdict};
+use crate::{
+    finding::{self, Span},
+    verdict::{Accept, Refusal, Verdict},
+};
 
 pub use absent::judge_absent;
 
@@ -48,6 +51,8 @@ pub struct Context<'a> {
     pub state: Option<&'a RepoState>,
     /// Who the account is.
     pub identity: &'a DidDocument,
+    /// When the identity was fetched, microseconds since the Unix epoch.
+    pub identity_fetched_at_micros: u64,
     /// Whether the identity was fetched because of this very event.
     pub identity_is_fresh: bool,
     /// Whether the state's `upstream` was asked of the host because of this very event.
@@ -68,26 +73,46 @@ pub fn judge(event: &Event<'_>, context: &Context<'_>) -> Verdict {
     match judged {
         Ok(accept) => Verdict::Accept(accept),
         Err(Stop::Repeat) => Verdict::Repeat,
-        Err(Stop::Refuse(reason)) => Verdict::Refuse(reason),
+        Err(Stop::Refuse(refusal)) => Verdict::Refuse(with_rev(refusal, rev_of(event))),
         // With what is known to be new, there is no second look.
-        Err(Stop::UnlessIdentityIsStale(reason)) if context.identity_is_fresh => Verdict::Refuse(reason),
-        Err(Stop::UnlessIdentityIsStale(reason)) => Verdict::RefreshIdentity(reason),
-        Err(Stop::UnlessStatusIsStale(reason)) if context.status_is_fresh => Verdict::Refuse(reason),
-        Err(Stop::UnlessStatusIsStale(_)) => Verdict::AskStatus,
+        Err(Stop::UnlessIdentityIsStale(refusal)) => {
+            let refusal = with_rev(refusal, rev_of(event));
+            if context.identity_is_fresh { Verdict::Refuse(refusal) } else { Verdict::RefreshIdentity(refusal) }
+        }
+        Err(Stop::UnlessStatusIsStale(refusal)) => {
+            let refusal = with_rev(refusal, rev_of(event));
+            if context.status_is_fresh { Verdict::Refuse(refusal) } else { Verdict::AskStatus(refusal) }
+        }
     }
 }
 
 /// Why an event is not accepted, before it is known how fresh the context is.
 enum Stop {
     Repeat,
-    Refuse(Reason),
-    UnlessIdentityIsStale(Reason),
-    UnlessStatusIsStale(Reason),
+    Refuse(Refusal),
+    UnlessIdentityIsStale(Refusal),
+    UnlessStatusIsStale(Refusal),
 }
 
-impl From<Reason> for Stop {
-    fn from(reason: Reason) -> Stop {
-        Stop::Refuse(reason)
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refuse(refusal)
+    }
+}
+
+/// The rev that an event gives itself.
+fn rev_of<'a>(event: &Event<'a>) -> Option<&'a str> {
+    match event {
+        Event::Commit(event) => Some(event.rev),
+        Event::Sync(event) => Some(event.rev),
+        Event::Identity(_) | Event::Account(_) => None,
+    }
+}
+
+fn with_rev(refusal: Refusal, rev: Option<&str>) -> Refusal {
+    match rev {
+        Some(rev) => refusal.with_rev(rev),
+        None => refusal,
     }
 }
 
@@ -110,6 +135,11 @@ impl Context<'_> {
         self.state.is_some_and(|state| state.host == *self.host && state.host_epoch != self.host_epoch)
     }
 
+    /// How long ago the identity was fetched.
+    fn identity_age(&self) -> Span {
+        Span(self.now_micros.saturating_sub(self.identity_fetched_at_micros))
+    }
+
     /// The repo's last commit.
     fn head(&self) -> Option<&Head> {
         self.state.and_then(|state| state.head.as_ref())
@@ -117,27 +147,38 @@ impl Context<'_> {
 
     /// Row 5, for what is signed: the identity has a key and a host.
     fn signing_key(&self) -> Result<&PublicKey, Stop> {
-        let key = self.identity.signing_key.as_ref().ok_or(Stop::UnlessIdentityIsStale(Reason::NoSigningKey))?;
+        let key = self.identity.signing_key.as_ref().ok_or_else(|| {
+            Stop::UnlessIdentityIsStale(finding::no_signing_key(&self.identity.did, self.identity_age()))
+        })?;
         self.pds()?;
         Ok(key)
     }
 
     fn pds(&self) -> Result<&HostName, Stop> {
-        self.identity.pds.as_ref().ok_or(Stop::UnlessIdentityIsStale(Reason::NoPds))
+        self.identity
+            .pds
+            .as_ref()
+            .ok_or_else(|| Stop::UnlessIdentityIsStale(finding::no_pds(&self.identity.did, self.identity_age())))
     }
 
     /// Row 6: the event came from the account's host.
     fn comes_from_the_accounts_host(&self) -> Result<(), Stop> {
-        if self.pds()? == self.host { Ok(()) } else { Err(Stop::UnlessIdentityIsStale(Reason::WrongHost)) }
+        let named = self.pds()?;
+        if named == self.host {
+            return Ok(());
+        }
+        Err(Stop::UnlessIdentityIsStale(finding::wrong_host(self.host, named, self.identity_age())))
     }
 
     /// Row 7: the account may change its repo. Our own takedown is not for the host to lift.
     fn account_is_active(&self) -> Result<(), Stop> {
         match self.state {
             Some(RepoState { local: LocalStatus::TakenDown | LocalStatus::Throttled, .. }) => {
-                Err(Stop::Refuse(Reason::AccountInactive))
+                Err(Stop::Refuse(finding::taken_down()))
             }
-            Some(state) if !state.upstream.is_active() => Err(Stop::UnlessStatusIsStale(Reason::AccountInactive)),
+            Some(state) if !state.upstream.is_active() => {
+                Err(Stop::UnlessStatusIsStale(finding::inactive(state.upstream)))
+            }
             Some(_) | None => Ok(()),
         }
     }

@@ -10,33 +10,34 @@ use atproto::{
     syntax::RepoPath,
 };
 
-use crate::verdict::Reason;
+use crate::{finding, verdict::Refusal};
 
 /// Always checks paths, that cid and prev fit the action, that the actions on one path follow from each other, and that
 /// the record a path is left with is in the CAR, whose blocks have been hashed. Does not look into records.
-pub(super) fn check<'a>(ops: &[RepoOp<'a>], car: &Car<'_>) -> Result<Vec<mst::Op<'a>>, Reason> {
-    if ops.iter().any(|op| RepoPath::parse(op.path).is_err()) {
-        return Err(Reason::BadPath);
+pub(super) fn check<'a>(ops: &[RepoOp<'a>], car: &Car<'_>) -> Result<Vec<mst::Op<'a>>, Refusal> {
+    for op in ops {
+        RepoPath::parse(op.path).map_err(|error| finding::bad_path(op.path, &error))?;
     }
     let mut by_path: Vec<&RepoOp<'_>> = ops.iter().collect();
     // Stable: ops on one path keep their order.
     by_path.sort_by_key(|op| op.path);
     let paths = || by_path.chunk_by(|one, next| one.path == next.path);
-    if !paths().all(is_well_formed) {
-        return Err(Reason::BadOp);
+    if let Some(op) = paths().find_map(first_ill_formed) {
+        return Err(finding::bad_op(op));
     }
-    let left_with = paths().filter_map(|steps| steps.last().and_then(|last| last.cid));
-    for cid in left_with {
+    let left_with = paths().filter_map(|steps| steps.last().and_then(|last| Some((last.path, last.cid?))));
+    for (path, cid) in left_with {
         if car.get(&cid).is_none() {
-            return Err(Reason::MissingRecord);
+            return Err(finding::missing_record(path, cid));
         }
     }
     Ok(ops.iter().map(|op| mst::Op { path: op.path, prev: op.prev, cid: op.cid }).collect())
 }
 
-fn is_well_formed(steps: &[&RepoOp<'_>]) -> bool {
+/// The first of the ops on one path that does not fit its action, or what the one before it left.
+fn first_ill_formed<'o, 'a>(steps: &[&'o RepoOp<'a>]) -> Option<&'o RepoOp<'a>> {
     let mut is_there: Option<bool> = None;
-    steps.iter().all(|op| {
+    steps.iter().copied().find(|op| {
         let fits_what_was = match (op.action, is_there) {
             (Action::Create, None) => op.prev.is_none(),
             (Action::Update | Action::Delete, None) => op.prev.is_some(),
@@ -48,6 +49,6 @@ fn is_well_formed(steps: &[&RepoOp<'_>]) -> bool {
             Action::Delete => false,
         };
         is_there = Some(makes_a_record);
-        fits_what_was && op.cid.is_some() == makes_a_record
+        !fits_what_was || op.cid.is_some() != makes_a_record
     })
 }

@@ -2,7 +2,7 @@ use atproto::{car::Car, event::SyncEvent};
 use storage::repos::Head;
 
 use super::{Context, Stop, signed};
-use crate::verdict::{Accept, Reason};
+use crate::{finding, verdict::Accept};
 
 /// Room for a commit block and its CAR's header, no more.
 const BLOCKS_BYTES_MAX: usize = 10_000;
@@ -19,24 +19,24 @@ pub(super) fn judge(event: &SyncEvent<'_>, context: &Context<'_>) -> Result<Acce
     context.comes_from_the_accounts_host()?;
     context.account_is_active()?;
     if event.blocks.len() > BLOCKS_BYTES_MAX {
-        return Err(Reason::BlocksTooLarge.into());
+        return Err(finding::blocks_too_large(event.blocks.len(), BLOCKS_BYTES_MAX).into());
     }
     signed::not_in_the_future(signed::rev(event.rev)?, context)?;
-    let car = Car::parse(event.blocks).map_err(|error| signed::car_reason(&error))?;
+    let car = Car::parse(event.blocks).map_err(|error| finding::car(&error))?;
     if car.len() > 1 {
-        return Err(Reason::ExtraBlocks.into());
+        return Err(finding::extra_blocks(car.len()).into());
     }
     let commit = signed::commit(&car, event.did)?;
     let rev = signed::not_in_the_future(signed::rev(commit.rev)?, context)?;
-    let is_older = context.head().is_some_and(|last| rev < last.rev);
-    if is_older && context.is_replay() {
+    let newer = context.head().filter(|last| rev < last.rev);
+    if newer.is_some() && context.is_replay() {
         return Err(Stop::Repeat);
     }
     if context.head().is_none_or(|last| last.commit != car.root()) {
-        signed::signature(&commit, key)?;
+        signed::signature(&commit, key, context)?;
     }
-    if is_older {
-        return Err(Reason::SyncRollback.into());
+    if let Some(newer) = newer {
+        return Err(finding::sync_rollback(rev, newer).into());
     }
     let head = Head { rev, commit: car.root(), data: commit.data };
     Ok(context.accept(Some(head), context.upstream()))

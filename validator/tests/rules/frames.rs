@@ -17,7 +17,7 @@ use validator::{
     verdict::{Reason, Verdict},
 };
 
-use crate::world::NOW_MICROS;
+use crate::world::{NOW_MICROS, assert_refused};
 
 fn read(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../atproto/testdata").join(name);
@@ -47,6 +47,7 @@ impl Judge {
             now_micros: NOW_MICROS + 10_000_000_000_000,
             state: self.states.get(*did),
             identity,
+            identity_fetched_at_micros: 0,
             identity_is_fresh: true,
             status_is_fresh: true,
         };
@@ -102,7 +103,7 @@ fn recorded_frames_are_judged_as_expected() {
             assert!(matches!(verdict, Verdict::Accept(_)), "{file}: {verdict:?}");
             passed += 1;
         } else {
-            assert_eq!(verdict, Verdict::Refuse(reason(file)), "{file}");
+            assert_refused(&verdict, reason(file), file);
             refused += 1;
         }
         // Once more, as after a reconnect.
@@ -201,7 +202,7 @@ fn messages_of_the_real_network() {
             let is_dropped = match verdict {
                 Verdict::Accept(_) => false,
                 Verdict::Refuse(_) | Verdict::Repeat => true,
-                Verdict::RefreshIdentity(_) | Verdict::AskStatus => panic!("{name}: {verdict:?}"),
+                Verdict::RefreshIdentity(_) | Verdict::AskStatus(_) => panic!("{name}: {verdict:?}"),
             };
             assert_eq!(message["drop"], is_dropped, "{name} {}: {verdict:?}", body["seq"]);
         }

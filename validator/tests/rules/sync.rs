@@ -9,7 +9,7 @@ use atproto::{
 use storage::repos::{AccountStatus, Head};
 use validator::verdict::{Accept, Reason, Verdict};
 
-use crate::world::{NOW_MICROS, Sync, World, record, rev, with_high_s};
+use crate::world::{NOW_MICROS, Sync, World, assert_refused, record, rev, with_high_s};
 
 type Spoil = fn(&mut Sync, &mut World);
 
@@ -69,7 +69,7 @@ fn each_fault_of_a_sync_is_refused_for_its_reason() {
         for (what, reason, spoil) in SPOILT {
             let (mut sync, mut world) = (good.sync(), good.clone());
             spoil(&mut sync, &mut world);
-            assert_eq!(world.judge_sync(&sync), Verdict::Refuse(*reason), "{what}");
+            assert_refused(&world.judge_sync(&sync), *reason, what);
         }
     }
 }
@@ -118,5 +118,5 @@ fn a_repo_that_has_moved_is_announced_with_its_last_commit() {
 
     // Any other commit needs the new key, even one that says the same.
     world.state_mut().head.as_mut().unwrap().commit = Cid::of_cbor(b"another");
-    assert_eq!(world.judge_sync(&sync), Verdict::Refuse(Reason::BadSignature));
+    assert_refused(&world.judge_sync(&sync), Reason::BadSignature, "the new key is not asked");
 }

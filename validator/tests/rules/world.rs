@@ -12,10 +12,13 @@ use atproto::{
     mst::{Op, Tree},
     syntax::{Did, HostName, Tid},
 };
-use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
+use storage::{
+    refusal::TEXT_BYTES_MAX,
+    repos::{AccountStatus, Head, LocalStatus, RepoState},
+};
 use validator::{
     rules::{Context, judge},
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
 };
 
 /// Now, in these tests.
@@ -217,6 +220,7 @@ impl World {
             now_micros: NOW_MICROS,
             state: self.state.as_ref(),
             identity: &self.identity,
+            identity_fetched_at_micros: NOW_MICROS - 61_000_000,
             identity_is_fresh: self.identity_is_fresh,
             status_is_fresh: self.status_is_fresh,
         };
@@ -315,4 +319,14 @@ pub(crate) fn with_high_s(block: &[u8], curve: Curve) -> Vec<u8> {
         spoilt[at + byte] = difference.rem_euclid(256) as u8;
     }
     spoilt
+}
+
+/// That it is refused for good, for this reason, and says what came and what was expected.
+pub(crate) fn assert_refused(verdict: &Verdict, reason: Reason, what: &str) {
+    let Verdict::Refuse(refusal) = verdict else { panic!("{what}: {verdict:?}") };
+    assert_eq!(refusal.reason, reason, "{what}: {refusal}");
+    assert!(!refusal.came.is_empty() && !refusal.expected.is_empty(), "{what}: {refusal}");
+    for text in [&refusal.came, &refusal.expected] {
+        assert!(text.len() <= TEXT_BYTES_MAX, "{what}: {} bytes: {text}", text.len());
+    }
 }
