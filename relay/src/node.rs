@@ -116,7 +116,8 @@ impl Node {
         let hub = Hub::build(stores.log.clone(), config.hub.clone(), fanout.clone());
 
         let identities = identity::Config::new(config.plc_url.clone());
-        let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), None, &registry)?;
+        let kept = stores.identities.clone();
+        let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), kept, &registry)?;
         let parts = validator::Parts {
             stores: stores.clone(),
             resolver,

@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod clock;
 pub mod egress;
 pub mod http;
+pub mod rate;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

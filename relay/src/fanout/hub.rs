@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use runtime::backoff::Backoff;
+use runtime::{backoff::Backoff, rate::Rate};
 use storage::{
     error::Error,
     log::{EventLog, ReadError, Window},
@@ -21,7 +21,6 @@ use tracing::warn;
 use super::{
     chunk::Chunk,
     metrics::Metrics,
-    rate::Rate,
     replay::Replay,
     ring::{Found, Ring},
 };

@@ -13,7 +13,6 @@ pub mod chunk;
 pub mod cursor;
 pub mod hub;
 pub mod metrics;
-pub mod rate;
 pub mod replay;
 pub mod ring;
 pub mod roster;

@@ -10,7 +10,7 @@
 mod fetch;
 mod lookups;
 mod resolver;
-mod store;
+mod row;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -22,8 +22,7 @@ use atproto::did_doc::DidDocument;
 use url::Url;
 
 pub(crate) use fetch::{Fetched, Method};
-pub use resolver::{Closed, Directory, Resolver, build};
-pub use store::Store;
+pub use resolver::{Closed, Directory, RefreshError, Resolver, build};
 
 /// How identities are resolved.
 #[derive(Clone, Debug)]
@@ -119,4 +118,23 @@ pub enum Want {
         /// Microseconds since the Unix epoch.
         at_micros: u64,
     },
+}
+
+/// How the resolving goes, for people and metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Identities in memory.
+    pub known: u64,
+    /// Accounts that are being looked up or wait for it.
+    pub waiting: u64,
+    /// Requests to the directory in a second, over the last few.
+    pub per_second: f64,
+    /// What [`Config::per_second`] allows.
+    pub per_second_max: u32,
+    /// Times an identity was needed and was in memory.
+    pub hits: u64,
+    /// Times it was not.
+    pub misses: u64,
+    /// Whether the directory was silent when it was last asked.
+    pub directory_is_silent: bool,
 }

@@ -8,23 +8,28 @@ use std::{
     time::Duration,
 };
 
-use atproto::{did_doc::DidDocument, syntax::Did};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use atproto::syntax::Did;
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use prometheus::Registry;
 use quick_cache::{Weighter, sync::Cache};
-use runtime::{bucket::TokenBucket, clock::Clock, egress::Egress};
+use runtime::{bucket::TokenBucket, clock::Clock, egress::Egress, rate::Rate};
+use storage::identities::Identities;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Config, Identity, Store, Want,
+    Config, Identity, Progress, Want,
     fetch::{self, Fetched, Method, Silence},
     lookups::{Flight, Landed, Lookups, Recheck, Timing},
-    store,
+    row,
 };
 use crate::metrics::IdentityMetrics;
 
@@ -36,6 +41,12 @@ const INBOX_MAX: usize = 1_024;
 
 /// Second looks that may be planned at once; more are not made.
 const RECHECKS_MAX: usize = 4_096;
+
+/// Identities that wait to be kept, while others are being kept; more are not.
+const UNKEPT_MAX: usize = 8_192;
+
+/// How long [`Resolver::refresh`] waits.
+const REFRESH_WITHIN: Duration = Duration::from_secs(15);
 
 /// Warnings about a silent directory, at most one in this time.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -54,6 +65,8 @@ pub struct Directory {
     lookups: Lookups,
     flights: FuturesUnordered<BoxFuture<'static, Touchdown>>,
     rechecks: FuturesUnordered<BoxFuture<'static, Recheck>>,
+    unkept: Vec<(Did, Vec<u8>)>,
+    keeping: Option<BoxFuture<'static, ()>>,
 }
 
 /// The directory's loop has ended: the process is shutting down.
@@ -61,12 +74,26 @@ pub struct Directory {
 #[error("identities are no longer resolved")]
 pub struct Closed;
 
+/// Why an operator's refresh brought nothing. What was known stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefreshError {
+    /// The process is shutting down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// No answer came; it is asked on.
+    #[error("no answer within {within:?}")]
+    Silent {
+        /// How long was waited.
+        within: Duration,
+    },
+}
+
 struct Shared {
     config: Config,
     egress: Egress,
     clock: Clock,
     cache: Cache<Did, Entry, ByBytes>,
-    store: Option<Arc<dyn Store>>,
+    kept: Arc<dyn Identities>,
     gates: [Gate; 2],
     metrics: IdentityMetrics,
 }
@@ -90,6 +117,7 @@ struct Request {
 struct Gate {
     free: Semaphore,
     bucket: Mutex<TokenBucket>,
+    rate: Rate,
     /// Until when nobody is to ask (429).
     paused_until: Mutex<Option<Instant>>,
     /// Wakes those who wait to try again, when it answers again.
@@ -111,7 +139,7 @@ pub fn build(
     config: Config,
     egress: Egress,
     clock: Clock,
-    store: Option<Arc<dyn Store>>,
+    kept: Arc<dyn Identities>,
     registry: &Registry,
 ) -> Result<(Resolver, Directory), prometheus::Error> {
     let timing = Timing {
@@ -124,6 +152,7 @@ pub fn build(
     let gate = || Gate {
         free: Semaphore::new(config.concurrent_max.get()),
         bucket: Mutex::new(TokenBucket::new(config.per_second, config.per_second)),
+        rate: Rate::default(),
         paused_until: Mutex::new(None),
         recovered: Notify::new(),
         silence_told: Mutex::new(None),
@@ -137,7 +166,7 @@ pub fn build(
         config,
         egress,
         clock,
-        store,
+        kept,
     });
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let directory = Directory {
@@ -146,6 +175,8 @@ pub fn build(
         lookups: Lookups::new(timing, seed),
         flights: FuturesUnordered::new(),
         rechecks: FuturesUnordered::new(),
+        unkept: Vec::new(),
+        keeping: None,
     };
     Ok((Resolver { shared, inbox: sender }, directory))
 }
@@ -180,6 +211,27 @@ impl Resolver {
         self.inbox.send(Request { did: did.clone(), want, reply }).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
+
+    /// Fetches an identity anew by an operator's wish, and gives it. Lanes judge by it from then on.
+    pub async fn refresh(&self, did: &Did) -> Result<Identity, RefreshError> {
+        let want = Want::Since { at_micros: self.shared.clock.now_micros() };
+        let silent = |_| RefreshError::Silent { within: REFRESH_WITHIN };
+        Ok(timeout(REFRESH_WITHIN, self.resolve(did, want)).await.map_err(silent)??)
+    }
+
+    /// How the resolving goes.
+    pub fn progress(&self) -> Progress {
+        let shared = &self.shared;
+        Progress {
+            known: shared.cache.len() as u64,
+            waiting: u64::try_from(shared.metrics.lookups.get()).unwrap_or(0),
+            per_second: shared.gates[Method::Plc as usize].rate.per_second(),
+            per_second_max: shared.config.per_second.get(),
+            hits: shared.metrics.hits.get(),
+            misses: shared.metrics.misses.get(),
+            directory_is_silent: lock(&shared.gates[Method::Plc as usize].silence_told).is_some(),
+        }
+    }
 }
 
 // === impl Directory ===
@@ -191,7 +243,8 @@ impl Directory {
             let room = self.lookups.len() < self.shared.config.lookups_max.get();
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
+                Some(()) = OptionFuture::from(self.keeping.as_mut()) => self.keep(),
                 Some(touchdown) = self.flights.next(), if !self.flights.is_empty() => self.landed(touchdown),
                 Some(recheck) = self.rechecks.next(), if !self.rechecks.is_empty() => {
                     let flight = self.lookups.recheck(recheck, self.shared.clock.now_micros());
@@ -200,10 +253,14 @@ impl Directory {
                 request = self.inbox.recv(), if room => match request {
                     Some(request) => self.ask(request),
                     // Nobody is left who could ask.
-                    None => return,
+                    None => break,
                 },
             }
             self.shared.metrics.lookups.set(i64::try_from(self.lookups.len()).unwrap_or(i64::MAX));
+        }
+        while let Some(keeping) = self.keeping.take() {
+            keeping.await;
+            self.keep();
         }
     }
 
@@ -223,6 +280,14 @@ impl Directory {
         let before = self.shared.cache.peek(&did).map(|entry| entry.identity);
         let next = self.lookups.landed(did.clone(), landed, before.as_ref(), now_micros);
         if let Some(identity) = next.learnt {
+            if let Some(row) = row::encode(&identity)
+                && self.unkept.len() < UNKEPT_MAX
+            {
+                self.unkept.push((did.clone(), row));
+                if self.keeping.is_none() {
+                    self.keep();
+                }
+            }
             self.shared.remember(did, identity);
         } else if next.stale_serves
             && let Some(identity) = before
@@ -240,6 +305,20 @@ impl Directory {
             }));
         }
         self.start(next.flight);
+    }
+
+    /// Starts to keep what waits for it: while one batch is being written the next one gathers.
+    fn keep(&mut self) {
+        self.keeping = None;
+        if self.unkept.is_empty() {
+            return;
+        }
+        let (rows, shared) = (std::mem::take(&mut self.unkept), Arc::clone(&self.shared));
+        self.keeping = Some(Box::pin(async move {
+            if let Err(error) = shared.kept.put(rows).await {
+                warn!(%error, "identities can't be kept; they will be fetched again after a restart");
+            }
+        }));
     }
 }
 
@@ -265,6 +344,7 @@ async fn fly(shared: Arc<Shared>, Flight { did, not_before_micros, is_retry }: F
         sleep(wait).await;
     }
     let _turn = gate.turn().await;
+    gate.rate.add(1);
 
     // The two clocks may differ by a little; what was asked for is what was waited for.
     let now_micros = shared.clock.now_micros();
@@ -276,7 +356,6 @@ async fn fly(shared: Arc<Shared>, Flight { did, not_before_micros, is_retry }: F
     let landed = match fetched {
         Fetched::Document(document) => {
             gate.answered(method, began_at_micros);
-            shared.save(&did, &document, began_at_micros).await;
             answer(Ok(document))
         }
         Fetched::Absent(absence) => {
@@ -300,36 +379,33 @@ async fn fly(shared: Arc<Shared>, Flight { did, not_before_micros, is_retry }: F
 
 impl Shared {
     fn remember(&self, did: Did, identity: Identity) {
-        let good_for = if identity.known.is_ok() { self.config.found_for } else { self.config.absent_for };
-        let good_until_micros = identity.fetched_at_micros.saturating_add(micros(good_for));
+        let good_until_micros = self.good_until(&identity);
         self.cache.insert(did, Entry { identity, good_until_micros });
         self.metrics.cached_bytes.set(i64::try_from(self.cache.weight()).unwrap_or(i64::MAX));
     }
 
     /// What the store kept, into the cache. Gives it if it is within its time.
     async fn load(&self, did: &Did) -> Option<Identity> {
-        let store = self.store.as_ref()?;
         if self.cache.peek(did).is_some() {
             return None;
         }
-        let bytes = match store.get(did).await {
+        let bytes = match self.kept.get(did).await {
             Ok(bytes) => bytes?,
             Err(error) => {
                 warn!(%did, %error, "stored identity can't be read; it is fetched");
                 return None;
             }
         };
-        let identity = store::decode(did, &bytes)?;
-        let good_until_micros = identity.fetched_at_micros.saturating_add(micros(self.config.found_for));
+        let identity = row::decode(did, &bytes)?;
+        let good_until_micros = self.good_until(&identity);
         self.cache.insert(did.clone(), Entry { identity: identity.clone(), good_until_micros });
         (good_until_micros > self.clock.now_micros()).then_some(identity)
     }
 
-    async fn save(&self, did: &Did, document: &DidDocument, fetched_at_micros: u64) {
-        let Some(store) = &self.store else { return };
-        if let Err(error) = store.put(did, store::encode(document, fetched_at_micros)).await {
-            warn!(%did, %error, "identity can't be stored; it will be fetched again after a restart");
-        }
+    /// Until when an identity is taken as it is.
+    fn good_until(&self, identity: &Identity) -> u64 {
+        let good_for = if identity.known.is_ok() { self.config.found_for } else { self.config.absent_for };
+        identity.fetched_at_micros.saturating_add(micros(good_for))
     }
 }
 

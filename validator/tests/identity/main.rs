@@ -4,15 +4,8 @@
 
 mod site;
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    num::NonZeroUsize,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use atproto::syntax::Did;
 use futures_util::future::join_all;
 use prometheus::Registry;
@@ -20,13 +13,18 @@ use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
 };
+use storage::{
+    faults::{Call, Fault, Faults},
+    identities::Identities,
+    memory::{self, MemoryIdentities},
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use validator::identity::{self, Absence, Config, Identity, Resolver, Store, Want};
+use validator::identity::{self, Absence, Config, Identity, Resolver, Want};
 
 use crate::site::{Reply, Site};
 
@@ -72,25 +70,33 @@ fn key_of(identity: &Identity) -> usize {
 struct Bureau {
     resolver: Resolver,
     clock: Clock,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
+    stop: CancellationToken,
 }
 
 impl Bureau {
     fn open(plc_url: &str, edit: impl FnOnce(&mut Config)) -> Bureau {
-        Bureau::open_with(plc_url, Clock::system(), None, edit)
+        Bureau::open_with(plc_url, Clock::system(), Arc::new(MemoryIdentities::default()), edit)
     }
 
-    fn open_with(plc_url: &str, clock: Clock, store: Option<Arc<dyn Store>>, edit: impl FnOnce(&mut Config)) -> Bureau {
+    fn open_with(plc_url: &str, clock: Clock, kept: Arc<dyn Identities>, edit: impl FnOnce(&mut Config)) -> Bureau {
         let mut config = Config::new(Url::parse(plc_url).unwrap());
         config.replica_lag = Duration::from_millis(50);
         config.timeout = Duration::from_secs(2);
         config.retry_max = Duration::from_millis(50);
         edit(&mut config);
         let egress = Egress::new(Policy { allow_local: true, ..Policy::default() });
-        let (resolver, directory) = identity::build(config, egress, clock.clone(), store, &Registry::new()).unwrap();
+        let (resolver, directory) = identity::build(config, egress, clock.clone(), kept, &Registry::new()).unwrap();
         let mut task = JoinSet::new();
-        task.spawn(directory.run(CancellationToken::new()));
-        Bureau { resolver, clock, _task: task }
+        let stop = CancellationToken::new();
+        task.spawn(directory.run(stop.clone()));
+        Bureau { resolver, clock, task, stop }
+    }
+
+    /// Ends in good order.
+    async fn close(mut self) {
+        self.stop.cancel();
+        timeout(LONG, self.task.join_next()).await.expect("the loop does not end").unwrap().unwrap();
     }
 
     async fn resolve(&self, did: &Did, want: Want) -> Identity {
@@ -180,7 +186,7 @@ async fn an_absence_is_asked_for_again_after_its_time() {
         _ => found(path, 0),
     });
     let clock = Clock::manual(1_000_000_000);
-    let bureau = Bureau::open_with(&site.url(), clock.clone(), None, |_| {});
+    let bureau = Bureau::open_with(&site.url(), clock.clone(), Arc::new(MemoryIdentities::default()), |_| {});
     assert_eq!(bureau.any(0).await.known, Err(Absence::Tombstoned));
     clock.advance(Duration::from_secs(119));
     assert_eq!(bureau.any(0).await.known, Err(Absence::Tombstoned));
@@ -241,7 +247,7 @@ async fn a_document_past_its_time_serves_while_the_directory_is_down() {
     let site = Site::start(|path, _| found(path, 0));
     let addr = site.addr;
     let clock = Clock::manual(1_000_000_000);
-    let bureau = Bureau::open_with(&site.url(), clock.clone(), None, |_| {});
+    let bureau = Bureau::open_with(&site.url(), clock.clone(), Arc::new(MemoryIdentities::default()), |_| {});
     let first = bureau.any(0).await;
     clock.advance(Duration::from_secs(24 * 60 * 60));
     assert_eq!(bureau.resolver.cached(&did(0)), None, "past its time");
@@ -352,34 +358,75 @@ async fn a_web_host_answers_for_itself() {
     assert_eq!(key_of(&bureau.resolve(&own, Want::Any).await), 0);
 }
 
-#[derive(Default)]
-struct Shelf(Mutex<HashMap<Did, Vec<u8>>>);
-
-#[async_trait]
-impl Store for Shelf {
-    async fn get(&self, did: &Did) -> Result<Option<Vec<u8>>, storage::error::Error> {
-        Ok(self.0.lock().unwrap().get(did).cloned())
-    }
-
-    async fn put(&self, did: &Did, bytes: Vec<u8>) -> Result<(), storage::error::Error> {
-        self.0.lock().unwrap().insert(did.clone(), bytes);
-        Ok(())
-    }
+#[tokio::test]
+async fn what_is_kept_outlives_the_process_and_its_time_goes_on() {
+    let site = Site::start(|path, _| found(path, 0));
+    let clock = Clock::manual(1_000_000_000);
+    let shelf = Arc::new(MemoryIdentities::default());
+    let open = || Bureau::open_with(&site.url(), clock.clone(), shelf.clone(), |_| {});
+    let run = async |n: usize| {
+        let bureau = open();
+        let identity = bureau.any(n).await;
+        bureau.close().await;
+        identity
+    };
+    let first = run(0).await;
+    clock.advance(Duration::from_secs(60 * 60));
+    assert_eq!(run(0).await, first);
+    assert_eq!(site.requests(&path(0)), 1);
+    clock.advance(Duration::from_secs(23 * 60 * 60));
+    assert!(run(0).await.fetched_at_micros > first.fetched_at_micros);
+    assert_eq!(site.requests(&path(0)), 2);
+    shelf.put(vec![(did(0), vec![255])]).await.unwrap();
+    assert_eq!(key_of(&run(0).await), 0, "damage is as if nothing had been kept");
+    assert_eq!(site.requests(&path(0)), 3);
 }
 
 #[tokio::test]
-async fn what_is_stored_outlives_the_process_and_its_time_goes_on() {
-    let site = Site::start(|path, _| found(path, 0));
+async fn what_was_kept_serves_past_its_time_while_the_directory_is_down_also_after_a_restart() {
+    let site = Site::start(|asked, _| if asked == path(1) { Reply::Now(410, String::new()) } else { found(asked, 0) });
+    let (addr, url) = (site.addr, site.url());
     let clock = Clock::manual(1_000_000_000);
-    let shelf = Arc::new(Shelf::default());
-    let open = || Bureau::open_with(&site.url(), clock.clone(), Some(shelf.clone()), |_| {});
-    let first = open().any(0).await;
-    clock.advance(Duration::from_secs(60 * 60));
-    assert_eq!(open().any(0).await, first);
-    assert_eq!(site.requests(&path(0)), 1);
-    clock.advance(Duration::from_secs(23 * 60 * 60));
-    assert!(open().any(0).await.fetched_at_micros > first.fetched_at_micros);
-    assert_eq!(site.requests(&path(0)), 2);
-    shelf.0.lock().unwrap().insert(did(0), vec![255]);
-    assert_eq!(key_of(&open().any(0).await), 0, "damage is as if nothing had been stored");
+    let shelf = Arc::new(MemoryIdentities::default());
+    let bureau = Bureau::open_with(&url, clock.clone(), shelf.clone(), |_| {});
+    let (first, gone) = (bureau.any(0).await, bureau.any(1).await);
+    bureau.close().await;
+    site.stop().await;
+
+    clock.advance(Duration::from_secs(7 * 24 * 60 * 60));
+    let bureau = Bureau::open_with(&url, clock.clone(), shelf.clone(), |_| {});
+    assert_eq!(bureau.any(0).await, first);
+    assert_eq!(bureau.any(1).await, gone);
+    let resolver = bureau.resolver.clone();
+    assert!(timeout(SHORT, resolver.resolve(&did(2), Want::Any)).await.is_err(), "who was never known waits");
+    clock.advance(Duration::from_secs(30));
+    let _site = Site::start_at(addr, |path, _| found(path, 1));
+    assert_eq!(key_of(&bureau.any(2).await), 1);
+    assert_eq!(key_of(&bureau.any(0).await), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_costs_a_request_and_nothing_else() {
+    let site = Site::start(|path, _| found(path, 0));
+    let (stores, faults) = Faults::wrap(memory::open());
+    faults.plan(Call::IdentityGet, Fault::Determinate).always();
+    faults.plan(Call::IdentityPut, Fault::LostCall).always();
+    for requests in 1..=2 {
+        let bureau = Bureau::open_with(&site.url(), Clock::system(), stores.identities.clone(), |_| {});
+        assert_eq!(key_of(&bureau.any(0).await), 0);
+        bureau.close().await;
+        assert_eq!(site.requests(&path(0)), requests);
+    }
+    faults.assert_all_fired();
+}
+
+#[tokio::test]
+async fn an_operator_has_an_identity_fetched_anew() {
+    let site = Site::start(|path, before| found(path, usize::from(before > 0)));
+    let bureau = Bureau::open(&site.url(), |_| {});
+    assert_eq!(key_of(&bureau.any(0).await), 0);
+    assert_eq!(key_of(&bureau.resolver.refresh(&did(0)).await.unwrap()), 1);
+    assert_eq!(key_of(&bureau.any(0).await), 1, "it counts for everybody");
+    let progress = bureau.resolver.progress();
+    assert_eq!((progress.known, progress.waiting, progress.directory_is_silent), (1, 0, false));
 }

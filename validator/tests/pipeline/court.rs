@@ -176,7 +176,8 @@ impl Court {
         names.replica_lag = lag;
         names.timeout = Duration::from_millis(500);
         names.retry_max = Duration::from_millis(50);
-        let (resolver, directory) = identity::build(names, egress.clone(), clock.clone(), None, &registry).unwrap();
+        let (resolver, directory) =
+            identity::build(names, egress.clone(), clock.clone(), stores.identities.clone(), &registry).unwrap();
         let mut config = validator::Config { replica_lag: lag, ..validator::Config::default() };
         edit(&mut config);
         let refusals = Arc::new(Refusals::default());

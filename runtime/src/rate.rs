@@ -1,4 +1,4 @@
-//! Events a second, for people: the mean over the last few whole seconds.
+//! How many in a second, for people: the mean over the last few whole seconds.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,38 +1,40 @@
-//! The cache that outlives the process: documents by DID, in a form whose bytes are frozen.
+//! What is kept of an identity in [`storage::identities`], in a form whose bytes are frozen.
 //!
 //! ```text
-//!   u8 version = 1 │ u64 fetched at, µs, big-endian │ u8 curve (0 none, 1 K-256, 2 P-256) │ 33 bytes point, if any
-//!   │ u16 length, host name (0: none) │ u16 length, handle (0: none)
+//!   u8 version = 1 │ u64 fetched at, µs, big-endian │ u8 what
+//!     0, 1, 2   a document: without a key, with one of K-256, of P-256
+//!               │ 33 bytes point, if any │ u16 length, host name (0: none) │ u16 length, handle (0: none)
+//!     3         a tombstone: nothing follows
 //! ```
+//!
+//! Other absences are not kept: they end too soon to be worth it.
 
 use std::{str, sync::Arc};
 
-use async_trait::async_trait;
 use atproto::{
     crypto::{Curve, PublicKey},
     did_doc::DidDocument,
     syntax::{Did, HostName},
 };
 
-use super::Identity;
+use super::{Absence, Identity};
 
 const VERSION: u8 = 1;
 const POINT_BYTES: usize = 33;
+const TOMBSTONE: u8 = 3;
 
-/// Where identities are kept across restarts. Losing any of them is harmless: they are fetched again.
-#[async_trait]
-pub trait Store: Send + Sync {
-    /// The bytes that were put last for a DID.
-    async fn get(&self, did: &Did) -> Result<Option<Vec<u8>>, storage::error::Error>;
-
-    /// Keeps bytes for a DID. Need not be durable when answered.
-    async fn put(&self, did: &Did, bytes: Vec<u8>) -> Result<(), storage::error::Error>;
-}
-
-/// The bytes to keep of a document.
-pub(super) fn encode(document: &DidDocument, fetched_at_micros: u64) -> Vec<u8> {
+/// The bytes to keep, where it is worth keeping.
+pub(super) fn encode(identity: &Identity) -> Option<Vec<u8>> {
     let mut out = vec![VERSION];
-    out.extend(fetched_at_micros.to_be_bytes());
+    out.extend(identity.fetched_at_micros.to_be_bytes());
+    let document = match &identity.known {
+        Ok(document) => document,
+        Err(Absence::Tombstoned) => {
+            out.push(TOMBSTONE);
+            return Some(out);
+        }
+        Err(Absence::NotFound | Absence::BadDocument | Absence::Unsupported | Absence::Unanswered) => return None,
+    };
     match &document.signing_key {
         None => out.push(0),
         Some(key) => {
@@ -45,18 +47,20 @@ pub(super) fn encode(document: &DidDocument, fetched_at_micros: u64) -> Vec<u8> 
     }
     put_text(&mut out, document.pds.as_ref().map_or("", HostName::as_str));
     put_text(&mut out, document.handle.as_deref().unwrap_or(""));
-    out
+    Some(out)
 }
 
 /// What was kept; `None` where it can't be read, which is as if it had never been kept.
 pub(super) fn decode(did: &Did, bytes: &[u8]) -> Option<Identity> {
     let (&VERSION, rest) = bytes.split_first()? else { return None };
     let (fetched_at, rest) = rest.split_first_chunk::<8>()?;
+    let fetched_at_micros = u64::from_be_bytes(*fetched_at);
     let (&curve, mut rest) = rest.split_first()?;
     let curve = match curve {
         0 => None,
         1 => Some(Curve::K256),
         2 => Some(Curve::P256),
+        TOMBSTONE if rest.is_empty() => return Some(Identity { known: Err(Absence::Tombstoned), fetched_at_micros }),
         _ => return None,
     };
     let signing_key = match curve {
@@ -72,8 +76,7 @@ pub(super) fn decode(did: &Did, bytes: &[u8]) -> Option<Identity> {
     let pds = if pds.is_empty() { None } else { Some(HostName::parse(pds).ok()?) };
     let handle = (!handle.is_empty()).then(|| handle.to_owned());
     let document = DidDocument { did: did.clone(), signing_key, pds, handle };
-    rest.is_empty()
-        .then(|| Identity { known: Ok(Arc::new(document)), fetched_at_micros: u64::from_be_bytes(*fetched_at) })
+    rest.is_empty().then(|| Identity { known: Ok(Arc::new(document)), fetched_at_micros })
 }
 
 /// Text past 64 KiB can't come from a document within the size we read; should it, it is left out.
@@ -99,6 +102,10 @@ mod tests {
         Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap()
     }
 
+    fn found(document: DidDocument, fetched_at_micros: u64) -> Identity {
+        Identity { known: Ok(Arc::new(document)), fetched_at_micros }
+    }
+
     fn documents() -> Vec<DidDocument> {
         let keys = [None, Some(Curve::K256), Some(Curve::P256)];
         let mut documents = Vec::new();
@@ -118,24 +125,32 @@ mod tests {
     #[test]
     fn what_is_kept_comes_back() {
         for document in documents() {
-            let bytes = encode(&document, 1_767_225_600_000_000);
-            let identity = decode(&did(), &bytes).unwrap();
-            assert_eq!(identity, Identity { known: Ok(Arc::new(document)), fetched_at_micros: 1_767_225_600_000_000 });
+            let identity = found(document, 1_767_225_600_000_000);
+            assert_eq!(decode(&did(), &encode(&identity).unwrap()), Some(identity));
+        }
+        for absence in
+            [Absence::NotFound, Absence::Tombstoned, Absence::BadDocument, Absence::Unsupported, Absence::Unanswered]
+        {
+            let identity = Identity { known: Err(absence), fetched_at_micros: 7 };
+            let kept = encode(&identity).map(|bytes| decode(&did(), &bytes));
+            assert_eq!(kept, (absence == Absence::Tombstoned).then_some(Some(identity)));
         }
     }
 
     #[test]
     fn the_bytes_are_frozen() {
-        let bytes = encode(&documents()[1], 0x0102_0304_0506_0708);
+        let bytes = encode(&found(documents()[1].clone(), 0x0102_0304_0506_0708)).unwrap();
         let expected =
             [&[1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 20][..], b"pds.example.com:8443", &[0, 17], b"alice.example.com"];
         assert_eq!(bytes, expected.concat());
+        let gone = Identity { known: Err(Absence::Tombstoned), fetched_at_micros: 0x0102_0304_0506_0708 };
+        assert_eq!(encode(&gone).unwrap(), [1, 1, 2, 3, 4, 5, 6, 7, 8, 3]);
     }
 
     #[test]
     fn damage_reads_as_nothing() {
         for document in documents() {
-            let bytes = encode(&document, 5);
+            let bytes = encode(&found(document, 5)).unwrap();
             for len in 0..bytes.len() {
                 assert_eq!(decode(&did(), &bytes[..len]), None);
             }
