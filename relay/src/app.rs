@@ -9,6 +9,7 @@ use runtime::{clock::Clock, tasks::Tasks};
 use storage::{Stores, refusal::Refusals};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use validator::identity::Resolver;
 
 use crate::{
     admin::readiness::Facts,
@@ -33,6 +34,8 @@ pub struct Inner {
     pub intake: Arc<WatchedIntake>,
     /// The hub of the fan-out.
     pub hub: Hub,
+    /// Who accounts are.
+    pub resolver: Resolver,
     /// The crawler's hosts.
     pub hosts: crawler::Handle,
     /// What the fan-out counts.

@@ -120,7 +120,7 @@ impl Node {
         let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), kept, &registry)?;
         let parts = validator::Parts {
             stores: stores.clone(),
-            resolver,
+            resolver: resolver.clone(),
             egress: egress.clone(),
             refusals: refusals.clone(),
             clock: clock.clone(),
@@ -142,6 +142,7 @@ impl Node {
             stores,
             intake,
             hub,
+            resolver,
             hosts,
             fanout,
             subscriber: config.subscriber.clone(),
