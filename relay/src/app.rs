@@ -36,6 +36,8 @@ pub struct Inner {
     pub hub: Hub,
     /// Who accounts are.
     pub resolver: Resolver,
+    /// What an operator does to accounts.
+    pub accounts: validator::Accounts,
     /// The crawler's hosts.
     pub hosts: crawler::Handle,
     /// What the fan-out counts.

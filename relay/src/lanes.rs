@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use storage::{
     error::Error,
-    intake::{Intake, Position, RawFrame, Taken},
+    intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
 };
 use tokio::time::Instant;
@@ -55,6 +55,13 @@ impl Intake for WatchedIntake {
     async fn push(&self, frame: RawFrame) -> Result<(), Error> {
         let lane = self.lanes().lane_of(&frame.did);
         self.inner.push(frame).await?;
+        self.with(lane, |progress| progress.pushed(Instant::now()));
+        Ok(())
+    }
+
+    async fn push_command(&self, command: Command) -> Result<(), Error> {
+        let lane = self.lanes().lane_of(&command.did);
+        self.inner.push_command(command).await?;
         self.with(lane, |progress| progress.pushed(Instant::now()));
         Ok(())
     }

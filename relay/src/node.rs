@@ -143,6 +143,7 @@ impl Node {
             intake,
             hub,
             resolver,
+            accounts: validator.accounts(),
             hosts,
             fanout,
             subscriber: config.subscriber.clone(),

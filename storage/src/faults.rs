@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     hosts::{Host, HostCursor, HostStatus, Hosts},
     identities::Identities,
-    intake::{Intake, Position, RawFrame, Taken},
+    intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
     log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
     repos::{RepoState, Repos},
@@ -38,7 +38,7 @@ use crate::{
 /// A call that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// [`Intake::push`]
+    /// [`Intake::push`] and [`Intake::push_command`]
     Push,
     /// [`Intake::pull`]
     Pull,
@@ -298,6 +298,10 @@ impl Intake for Faulty {
 
     async fn push(&self, frame: RawFrame) -> Result<(), Error> {
         self.faults.call(Call::Push, self.inner.intake.push(frame)).await
+    }
+
+    async fn push_command(&self, command: Command) -> Result<(), Error> {
+        self.faults.call(Call::Push, self.inner.intake.push_command(command)).await
     }
 
     async fn pull(&self, lane: Lane, bytes_max: usize) -> Result<Vec<Taken>, Error> {

@@ -1,4 +1,4 @@
-//! Intake: raw frames from their host's socket until they are judged.
+//! Intake: what lanes have to judge (frames as their hosts sent them, and operators' commands) until it is judged.
 
 use std::sync::Arc;
 
@@ -13,7 +13,27 @@ use bytes::Bytes;
 use crate::{
     error::Error,
     lane::{Lane, LaneCount},
+    repos::RepoState,
 };
+
+/// What a lane is given to judge.
+#[derive(Clone)]
+pub enum Work {
+    /// An event, as its host sent it.
+    Frame(RawFrame),
+    /// What an operator wants done with an account.
+    Command(Command),
+}
+
+impl Work {
+    /// The account.
+    pub fn did(&self) -> &Did {
+        match self {
+            Work::Frame(frame) => &frame.did,
+            Work::Command(command) => &command.did,
+        }
+    }
+}
 
 /// A frame as it came, with what routing has read of it.
 #[derive(Clone)]
@@ -45,17 +65,73 @@ pub trait Receipts: Send + Sync {
     fn taken(&self, upstream_seq: u64);
 }
 
-/// A frame's place in its lane, rising by one.
+/// What an operator wants done with an account. It takes the account's lane like an event, so that a repo has one writer,
+/// and comes out of the log as an `#account` event of our own.
+#[derive(Clone)]
+pub struct Command {
+    /// The account.
+    pub did: Did,
+    /// What to do.
+    pub action: Action,
+    /// When it was given, microseconds since the Unix epoch.
+    pub received_at_micros: u64,
+    /// Who is told how it ended.
+    pub receipt: Arc<dyn CommandReceipt>,
+}
+
+/// What a command does. Doing it again changes nothing, and puts nothing into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Nothing of the account is served any more.
+    Takedown,
+    /// The end of a takedown: what its host says counts again.
+    Restore,
+}
+
+impl Action {
+    /// Its name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Takedown => "takedown",
+            Action::Restore => "restore",
+        }
+    }
+}
+
+/// Told once how a command ended, unless the process ends before. Must not block.
+pub trait CommandReceipt: Send + Sync {
+    /// The repo's state after it, which is durable; or why it could not be done.
+    fn settled(&self, result: Result<RepoState, Declined>);
+}
+
+/// Why a command can't be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Declined {
+    /// There is nothing of the account that could be restored.
+    #[error("the account is not known here")]
+    UnknownAccount,
+    /// We have seen no event of the account, and it certainly has no identity.
+    #[error("the account is not known here, and its identity can't be resolved: {why}")]
+    NoIdentity {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// We have seen no event of the account, and its DID document names no host.
+    #[error("the account is not known here, and its did document names no host")]
+    NoPds,
+}
+
+/// The place of a frame or command in its lane, rising by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
-/// A frame given out to be judged.
+/// Work given out to be judged.
 #[derive(Clone)]
 pub struct Taken {
     /// Its place.
     pub position: Position,
-    /// The frame.
-    pub frame: RawFrame,
+    /// The frame or command.
+    pub work: Work,
 }
 
 /// Ordered queues, one a lane.
@@ -64,8 +140,9 @@ pub struct Taken {
 ///   push ──▶ │ p+3 │ p+2 │ p+1 │ ──pull──▶ being judged ──cover──▶ forgotten, receipts told
 /// ```
 ///
-/// Frames of one DID come out in the order they were pushed. A frame that was pulled but not covered is held (or can be
-/// read again after a restart, from its host or from the queue).
+/// Frames and commands of one DID come out in the order they were pushed. A frame that was pulled but not covered is held (or can be
+/// read again after a restart, from its host or from the queue). A command lives as long as the process: whoever gave it and
+/// was not told its end gives it again.
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// The number of lanes.
@@ -75,12 +152,15 @@ pub trait Intake: Send + Sync {
     /// covered yet: this wait is the back-pressure on the host's socket. One frame alone is always taken.
     async fn push(&self, frame: RawFrame) -> Result<(), Error>;
 
-    /// The next frames of a lane, in order: at least one (waits), then no more than are there and about `bytes_max`.
+    /// Puts a command into its DID's lane. Waits as [`Intake::push`] does.
+    async fn push_command(&self, command: Command) -> Result<(), Error>;
+
+    /// What comes next in a lane, in order: at least one (waits), then no more than are there and about `bytes_max`.
     /// One caller a lane. Cancel-safe.
     async fn pull(&self, lane: Lane, bytes_max: usize) -> Result<Vec<Taken>, Error>;
 
-    /// All frames of the lane up to and including `position` are judged, and those accepted are durable in the log.
-    /// Tells their receipts.
+    /// Everything in the lane up to and including `position` are judged, and those accepted are durable in the log.
+    /// Tells the frames' receipts. (A command's is told by whoever judges it.)
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error>;
 
     /// Bytes held now (pushed and not covered), all lanes.

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     error::Error,
-    intake::{Intake, Position, RawFrame, Receipts, Taken},
+    intake::{Command, Intake, Position, RawFrame, Receipts, Taken, Work},
     lane::{Lane, LaneCount},
 };
 
@@ -53,6 +53,21 @@ impl LaneQueues {
         }
     }
 
+    async fn put(&self, work: Work) -> Result<(), Error> {
+        let queue = self.queue(self.count.lane_of(work.did()));
+        let cost = queue.cost(&work);
+        // The semaphore is fair, so a large frame is not overtaken for ever by small ones.
+        queue.room.acquire_many(cost).await.map_err(|_closed| Error::Closed)?.forget();
+        self.bytes_held.fetch_add(u64::from(cost), Ordering::Relaxed);
+        let mut held = queue.held();
+        held.last_position += 1;
+        let position = Position(held.last_position);
+        held.waiting.push_back(Taken { position, work });
+        drop(held);
+        queue.pushed.notify_one();
+        Ok(())
+    }
+
     /// A lane that is not one of ours is the caller's bug: its `LaneCount` is another than the intake's.
     fn queue(&self, lane: Lane) -> &Queue {
         &self.queues[lane.0 as usize]
@@ -66,18 +81,11 @@ impl Intake for LaneQueues {
     }
 
     async fn push(&self, frame: RawFrame) -> Result<(), Error> {
-        let queue = self.queue(self.count.lane_of(&frame.did));
-        let cost = queue.cost(&frame);
-        // The semaphore is fair, so a large frame is not overtaken for ever by small ones.
-        queue.room.acquire_many(cost).await.map_err(|_closed| Error::Closed)?.forget();
-        self.bytes_held.fetch_add(u64::from(cost), Ordering::Relaxed);
-        let mut held = queue.held();
-        held.last_position += 1;
-        let position = Position(held.last_position);
-        held.waiting.push_back(Taken { position, frame });
-        drop(held);
-        queue.pushed.notify_one();
-        Ok(())
+        self.put(Work::Frame(frame)).await
+    }
+
+    async fn push_command(&self, command: Command) -> Result<(), Error> {
+        self.put(Work::Command(command)).await
     }
 
     async fn pull(&self, lane: Lane, bytes_max: usize) -> Result<Vec<Taken>, Error> {
@@ -102,8 +110,8 @@ impl Intake for LaneQueues {
         let cost: usize = covered.iter().map(|judged| judged.cost as usize).sum();
         self.bytes_held.fetch_sub(cost as u64, Ordering::Relaxed);
         queue.room.add_permits(cost);
-        for judged in covered {
-            judged.receipts.taken(judged.upstream_seq);
+        for (upstream_seq, receipts) in covered.into_iter().filter_map(|judged| judged.receipt) {
+            receipts.taken(upstream_seq);
         }
         Ok(())
     }
@@ -133,12 +141,12 @@ struct Held {
     judging: VecDeque<Judging>,
 }
 
-/// What is kept of a frame that was given out.
+/// What is kept of what was given out.
 struct Judging {
     position: Position,
     cost: u32,
-    upstream_seq: u64,
-    receipts: Arc<dyn Receipts>,
+    /// Of a frame: its host's seq, and who is told. Of a command whoever judges it tells the end.
+    receipt: Option<(u64, Arc<dyn Receipts>)>,
 }
 
 impl Queue {
@@ -147,9 +155,9 @@ impl Queue {
         Queue { room, room_bytes, pushed: Notify::new(), held: Mutex::default() }
     }
 
-    /// What a frame takes of the room: a frame larger than the lane takes all of it.
-    fn cost(&self, frame: &RawFrame) -> u32 {
-        u32::try_from(frame.bytes.len().saturating_add(FRAME_OVERHEAD_BYTES)).unwrap_or(u32::MAX).min(self.room_bytes)
+    /// What a frame or command takes of the room: a frame larger than the lane takes all of it.
+    fn cost(&self, work: &Work) -> u32 {
+        u32::try_from(bytes_of(work).saturating_add(FRAME_OVERHEAD_BYTES)).unwrap_or(u32::MAX).min(self.room_bytes)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -165,7 +173,7 @@ impl Queue {
             .iter()
             .take_while(|taken| {
                 let first = bytes == 0;
-                bytes += taken.frame.bytes.len().max(1);
+                bytes += bytes_of(&taken.work).max(1);
                 first || bytes <= bytes_max
             })
             .count();
@@ -173,9 +181,11 @@ impl Queue {
         let taken: Vec<Taken> = waiting.drain(..count).collect();
         judging.extend(taken.iter().map(|taken| Judging {
             position: taken.position,
-            cost: self.cost(&taken.frame),
-            upstream_seq: taken.frame.upstream_seq,
-            receipts: Arc::clone(&taken.frame.receipts),
+            cost: self.cost(&taken.work),
+            receipt: match &taken.work {
+                Work::Frame(frame) => Some((frame.upstream_seq, Arc::clone(&frame.receipts))),
+                Work::Command(_) => None,
+            },
         }));
         taken
     }
@@ -185,6 +195,13 @@ impl Queue {
         let mut held = self.held();
         let count = held.judging.partition_point(|judging| judging.position <= position);
         held.judging.drain(..count).collect()
+    }
+}
+
+fn bytes_of(work: &Work) -> usize {
+    match work {
+        Work::Frame(frame) => frame.bytes.len(),
+        Work::Command(_) => 0,
     }
 }
 

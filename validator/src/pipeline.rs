@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use crate::{
+    accounts::Accounts,
     docket::{Answer, Ask, Docket, Evidence, Judge, Limits, Outcome},
     identity::{self, Identity, Resolver},
     metrics::Metrics,
@@ -135,6 +136,12 @@ impl Validator {
         let statuses = StatusAsker::new(config.status.clone(), parts.egress.clone());
         let metrics = Metrics::register(registry)?;
         Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, metrics }) })
+    }
+
+    /// What an operator does to accounts: commands that are carried out by the lanes.
+    pub fn accounts(&self) -> Accounts {
+        let Parts { stores, clock, .. } = &self.shared.parts;
+        Accounts::new(Arc::clone(&stores.intake), clock.clone())
     }
 
     /// Judges one lane until shutdown or the intake is closed; then it lets the appends under way end and covers them.
@@ -265,6 +272,9 @@ impl<'a> LaneRun<'a> {
         {
             self.append(batch).await;
         }
+        while let Some(done) = self.docket.next_done() {
+            done.tell();
+        }
         if let Some(position) = self.docket.covered() {
             self.shared.parts.stores.intake.cover(self.lane, position).await?;
         }
@@ -309,9 +319,9 @@ async fn answer(shared: &Shared, ask: Ask) -> Result<Answer, Error> {
             let identity = parts.resolver.resolve(&party.did, want).await?;
             Ok(Answer::Identity(party, identity))
         }
-        Ask::Status(party) => {
+        Ask::Status(party, host) => {
             shared.metrics.status_asked.inc();
-            let status = shared.statuses.ask(&party.host, &party.did).await;
+            let status = shared.statuses.ask(&host, &party.did).await;
             Ok(Answer::Status(party, status))
         }
     }

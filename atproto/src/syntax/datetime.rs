@@ -65,6 +65,13 @@ impl Datetime {
         Ok(())
     }
 
+    /// A moment in microseconds since the Unix epoch, as `2026-11-22T08:53:09.160123Z`. One after the year 9999 reads as
+    /// 1970, which has no other form here.
+    pub fn from_micros(micros: u64) -> Datetime {
+        let time = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        Datetime(format!("{:.6}", time.unwrap_or(jiff::Timestamp::UNIX_EPOCH)).into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -27,7 +27,7 @@ use storage::{
     Stores,
     error::Error,
     hosts::{HostCursor, Hosts},
-    intake::{Intake, Position, RawFrame, Taken},
+    intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
     refusal::Refusals,
 };
@@ -117,6 +117,10 @@ impl Intake for Held {
         self.room.acquire().await.unwrap().forget();
         self.frames.lock().unwrap().push(frame);
         Ok(())
+    }
+
+    async fn push_command(&self, _: Command) -> Result<(), Error> {
+        Err(Error::Closed)
     }
 
     async fn pull(&self, _: Lane, _: usize) -> Result<Vec<Taken>, Error> {

@@ -12,8 +12,9 @@ use bytes::Bytes;
 
 use super::{Backend, Setup, poll_once, sample};
 use crate::{
-    intake::{Intake, Position, RawFrame, Receipts, Taken},
+    intake::{Action, Command, CommandReceipt, Declined, Intake, Position, RawFrame, Receipts, Taken, Work},
     lane::{Lane, LaneCount},
+    repos::RepoState,
 };
 
 /// Which receipts were told, in order.
@@ -50,6 +51,19 @@ fn raw(account: u64, upstream_seq: u64, bytes: usize, receipts: &Arc<Told>) -> R
     }
 }
 
+fn seq_of(taken: &Taken) -> u64 {
+    match &taken.work {
+        Work::Frame(frame) => frame.upstream_seq,
+        Work::Command(command) => panic!("a {} where a frame was pushed", command.action.as_str()),
+    }
+}
+
+struct NotTold;
+
+impl CommandReceipt for NotTold {
+    fn settled(&self, _result: Result<RepoState, Declined>) {}
+}
+
 /// An account in this lane.
 fn account_in(lanes: LaneCount, lane: Lane) -> u64 {
     (0..).find(|account| lanes.lane_of(&sample::did(*account)) == lane).unwrap()
@@ -79,13 +93,43 @@ pub async fn keeps_the_order_of_each_did(backend: &dyn Backend) {
     for (lane, pushed) in pushed {
         let taken = pull_count(&*intake, lane, pushed.len()).await;
         for (taken, (upstream_seq, bytes)) in taken.iter().zip(&pushed) {
-            assert_eq!(taken.frame.upstream_seq, *upstream_seq);
-            assert_eq!(taken.frame.bytes, *bytes);
-            assert_eq!(taken.frame.did, sample::did(upstream_seq % 13));
-            assert_eq!((taken.frame.host_epoch, taken.frame.received_at_micros), (3, 17));
+            let Work::Frame(frame) = &taken.work else { panic!("not what was pushed") };
+            assert_eq!(frame.upstream_seq, *upstream_seq);
+            assert_eq!(frame.bytes, *bytes);
+            assert_eq!(frame.did, sample::did(upstream_seq % 13));
+            assert_eq!((frame.host_epoch, frame.received_at_micros), (3, 17));
         }
         assert!(taken.windows(2).all(|pair| pair[1].position.0 == pair[0].position.0 + 1));
     }
+}
+
+/// A command stands in its account's lane where it was pushed, between frames, and is held until it is covered.
+pub async fn commands_keep_their_place(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let intake = running.stores().intake;
+    let told: Arc<Told> = Arc::default();
+    let did = sample::did(1);
+    let lane = intake.lanes().lane_of(&did);
+    intake.push(raw(1, 1, 200, &told)).await.unwrap();
+    for action in [Action::Takedown, Action::Restore] {
+        let command = Command { did: did.clone(), action, received_at_micros: 18, receipt: Arc::new(NotTold) };
+        intake.push_command(command).await.unwrap();
+    }
+    intake.push(raw(1, 2, 200, &told)).await.unwrap();
+    let taken = pull_count(&*intake, lane, 4).await;
+    let came: Vec<_> = taken
+        .iter()
+        .map(|taken| match &taken.work {
+            Work::Frame(frame) => (frame.did.clone(), Err(frame.upstream_seq)),
+            Work::Command(command) => (command.did.clone(), Ok((command.action, command.received_at_micros))),
+        })
+        .collect();
+    let expected = [Err(1), Ok((Action::Takedown, 18)), Ok((Action::Restore, 18)), Err(2)];
+    assert_eq!(came, expected.map(|what| (did.clone(), what)));
+    assert!(taken.windows(2).all(|pair| pair[1].position.0 == pair[0].position.0 + 1));
+    intake.cover(lane, taken[3].position).await.unwrap();
+    assert_eq!(told.sorted(), [1, 2]);
+    assert_eq!(intake.bytes_held(), 0);
 }
 
 /// A pull gives one frame at least, and about as many bytes as were asked for.
@@ -100,7 +144,7 @@ pub async fn pulls_about_as_much_as_asked(backend: &dyn Backend) {
     assert_eq!(intake.pull(lane, 0).await.unwrap().len(), 1);
     let taken = intake.pull(lane, 5000).await.unwrap();
     assert!((1..=6).contains(&taken.len()), "{} frames of 1,000 bytes for 5,000", taken.len());
-    assert_eq!(taken[0].frame.upstream_seq, 2);
+    assert_eq!(seq_of(&taken[0]), 2);
 }
 
 /// A pull of an empty lane waits for a push; dropping it while it waits loses nothing.
@@ -114,10 +158,10 @@ pub async fn pull_waits_and_may_be_dropped(backend: &dyn Backend) {
         assert!(poll_once(dropped.as_mut()).await.is_pending());
         intake.push(raw(1, 1, 100, &told)).await.unwrap();
     }
-    assert_eq!(pull_count(&*intake, lane, 1).await[0].frame.upstream_seq, 1);
+    assert_eq!(seq_of(&pull_count(&*intake, lane, 1).await[0]), 1);
     let (taken, pushed) = tokio::join!(intake.pull(lane, 1000), intake.push(raw(1, 2, 100, &told)));
     pushed.unwrap();
-    assert_eq!(taken.unwrap()[0].frame.upstream_seq, 2);
+    assert_eq!(seq_of(&taken.unwrap()[0]), 2);
 }
 
 /// Back-pressure: a push into a full lane waits until something is covered. Pulling alone frees nothing.
@@ -143,7 +187,7 @@ pub async fn push_waits_for_cover_when_full(backend: &dyn Backend) {
     assert!(poll_once(waiting.as_mut()).await.is_pending());
     intake.cover(lane, taken[1].position).await.unwrap();
     waiting.await.unwrap();
-    assert_eq!(pull_count(&*intake, lane, 1).await[0].frame.upstream_seq, upstream_seq);
+    assert_eq!(seq_of(&pull_count(&*intake, lane, 1).await[0]), upstream_seq);
 }
 
 /// A frame that is larger than the lane's limit is taken when it is alone.
@@ -174,7 +218,7 @@ pub async fn lanes_do_not_hold_each_other_back(backend: &dyn Backend) {
     let mut waiting = Box::pin(intake.push(raw(full, 2, 100, &told)));
     assert!(poll_once(waiting.as_mut()).await.is_pending());
     intake.push(raw(free, 3, 100, &told)).await.unwrap();
-    assert_eq!(pull_count(&*intake, Lane(1), 1).await[0].frame.upstream_seq, 3);
+    assert_eq!(seq_of(&pull_count(&*intake, Lane(1), 1).await[0]), 3);
 }
 
 /// Pushes that wait for room get it in the order in which they began to wait.
@@ -192,7 +236,7 @@ pub async fn lets_waiting_pushes_in_in_order(backend: &dyn Backend) {
     }
     for (upstream_seq, push) in (1..).zip(waiting) {
         let taken = pull_count(&*intake, lane, 1).await;
-        assert_eq!(taken[0].frame.upstream_seq, upstream_seq);
+        assert_eq!(seq_of(&taken[0]), upstream_seq);
         intake.cover(lane, taken[0].position).await.unwrap();
         push.await.unwrap();
     }
@@ -237,7 +281,7 @@ pub async fn covers_nothing_that_was_not_pulled(backend: &dyn Backend) {
         assert_eq!(told.sorted(), [1]);
     }
     let taken = pull_count(&*intake, lane, 1).await;
-    assert_eq!(taken[0].frame.upstream_seq, 2);
+    assert_eq!(seq_of(&taken[0]), 2);
     intake.cover(lane, taken[0].position).await.unwrap();
     assert_eq!(told.sorted(), [1, 2]);
 }

@@ -79,7 +79,8 @@ macro_rules! conformance_suite {
     ($backend:expr) => {
         $crate::conformance_suite!(@cases $backend,
             intake: [
-                keeps_the_order_of_each_did, pulls_about_as_much_as_asked, pull_waits_and_may_be_dropped,
+                keeps_the_order_of_each_did, commands_keep_their_place, pulls_about_as_much_as_asked,
+                pull_waits_and_may_be_dropped,
                 push_waits_for_cover_when_full, takes_one_frame_larger_than_a_lane, lanes_do_not_hold_each_other_back,
                 lets_waiting_pushes_in_in_order, tells_each_receipt_once, covers_nothing_that_was_not_pulled,
             ],

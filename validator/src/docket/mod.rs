@@ -1,6 +1,6 @@
 //! The docket: what one lane has to judge, in which order, and how far it has come.
 //!
-//! It owns the frames that were pulled and are not settled, the repos' states that the log does not hold yet, and the
+//! It owns the frames and commands that were pulled and are not settled, the repos' states that the log does not hold yet, and the
 //! lane's low-water mark. It owns no clock, socket or store: what it can't know it asks for ([`Ask`]), and whoever asks
 //! it to go on has brought the answer.
 //!
@@ -18,7 +18,11 @@
 //! 4. a frame is judged by the state that the last accepted one of its account left, durable or not.
 //!
 //! Frames are parked by account *and* host because anybody can send events of any account: a host that is not the
-//! account's must not be able to hold up the one that is.
+//! account's must not be able to hold up the one that is. An operator's commands are a party of their own, so that no
+//! host can hold them up either.
+//!
+//! What subscribers believe of an account is the status of the last state in the log ([`RepoState::status`]). Where it
+//! changes by anything but the host's own `#account` event, an `#account` event of ours goes before.
 
 mod parked;
 mod progress;
@@ -28,6 +32,7 @@ mod states;
 use std::{
     collections::{HashMap, VecDeque},
     mem,
+    sync::Arc,
 };
 
 use atproto::{
@@ -35,9 +40,9 @@ use atproto::{
     syntax::{Did, HostName},
 };
 use storage::{
-    intake::{Position, RawFrame, Taken},
+    intake::{Action, Command, CommandReceipt, Declined, Position, RawFrame, Taken, Work},
     log::Accepted,
-    repos::{AccountStatus, RepoState},
+    repos::{AccountStatus, LocalStatus, RepoState},
 };
 
 use self::{
@@ -47,6 +52,7 @@ use self::{
     states::{States, Statuses},
 };
 use crate::{
+    announcement,
     identity::{Identity, Want},
     verdict::{Accept, Refusal, Verdict},
 };
@@ -73,13 +79,22 @@ pub struct Limits {
     pub refresh_every_micros: u64,
 }
 
-/// An account, and the host that sends events of it.
+/// An account, and who sends events or commands of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Party {
     /// The account.
     pub did: Did,
     /// The sender.
-    pub host: HostName,
+    pub sender: Sender,
+}
+
+/// Where frames and commands come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// A host.
+    Host(HostName),
+    /// Whoever runs this relay.
+    Operator,
 }
 
 /// Something only the outside knows. Frames wait until [`Docket::answer`] brings it.
@@ -89,8 +104,8 @@ pub enum Ask {
     State(Did),
     /// Who the account is.
     Identity(Party, Want),
-    /// How the account is at its host.
-    Status(Party),
+    /// How the account is at this host, which is the party's sender.
+    Status(Party, HostName),
 }
 
 /// The answer to an [`Ask`].
@@ -102,6 +117,13 @@ pub enum Answer {
     Identity(Party, Identity),
     /// The status at the host; `None` where the host gave none.
     Status(Party, Option<AccountStatus>),
+}
+
+/// A command that is done: its state is durable, or it was declined.
+#[must_use]
+pub struct Done {
+    receipt: Arc<dyn CommandReceipt>,
+    result: Result<RepoState, Declined>,
 }
 
 /// How a frame was settled.
@@ -159,13 +181,17 @@ pub struct Docket {
     batch: Vec<Accepted>,
     batch_positions: Vec<Position>,
     batch_bytes: usize,
+    /// Commands that are done when the batch is durable.
+    batch_done: Vec<Done>,
     appending: VecDeque<Appending>,
+    done: VecDeque<Done>,
 }
 
 /// A batch that was handed out.
 struct Appending {
     positions: Vec<Position>,
     dids: Vec<Did>,
+    done: Vec<Done>,
 }
 
 /// How far a frame came.
@@ -178,7 +204,7 @@ enum Step {
 enum Need {
     State,
     Identity(Want),
-    Status,
+    Status(HostName),
 }
 
 // === impl Docket ===
@@ -198,7 +224,9 @@ impl Docket {
             batch: Vec::new(),
             batch_positions: Vec::new(),
             batch_bytes: 0,
+            batch_done: Vec::new(),
             appending: VecDeque::new(),
+            done: VecDeque::new(),
         }
     }
 
@@ -219,13 +247,13 @@ impl Docket {
         self.parked.len()
     }
 
-    /// A frame from the intake, positions rising.
+    /// A frame or command from the intake, positions rising.
     pub fn take(&mut self, taken: Taken, now_micros: u64, judge: &mut impl Judge) {
         self.progress.open(taken.position);
         let Some(taken) = self.parked.join(taken) else { return };
         let mut case = Case::new();
         if let Step::Wait(need) = self.proceed(&taken, &mut case.grounds, now_micros, judge) {
-            let party = Party::of(&taken.frame);
+            let party = Party::of(&taken.work);
             case.push(taken);
             self.wait(party, case, need);
         }
@@ -281,7 +309,9 @@ impl Docket {
         self.batch_bytes = 0;
         let events = mem::take(&mut self.batch);
         let positions = mem::take(&mut self.batch_positions);
-        self.appending.push_back(Appending { positions, dids: events.iter().map(|event| event.did.clone()).collect() });
+        let done = mem::take(&mut self.batch_done);
+        let dids = events.iter().map(|event| event.did.clone()).collect();
+        self.appending.push_back(Appending { positions, dids, done });
         Some(events)
     }
 
@@ -294,6 +324,12 @@ impl Docket {
         for did in done.dids {
             self.states.release(&did);
         }
+        self.done.extend(done.done);
+    }
+
+    /// The next command that is done and was not told of, if there is any.
+    pub fn next_done(&mut self) -> Option<Done> {
+        self.done.pop_front()
     }
 
     /// The low-water mark, if it has moved since it was last asked for: all frames up to it are settled, and durable
@@ -331,17 +367,79 @@ impl Docket {
                 waiting.push(party.clone());
             }
             Need::Identity(want) => self.asks.push_back(Ask::Identity(party.clone(), want)),
-            Need::Status => self.asks.push_back(Ask::Status(party.clone())),
+            Need::Status(host) => self.asks.push_back(Ask::Status(party.clone(), host)),
         }
         self.parked.insert(party, case);
     }
 
-    /// Goes as far with a frame as what is known allows.
+    /// Goes as far with a frame or command as what is known allows.
     fn proceed(&mut self, taken: &Taken, grounds: &mut Grounds, now_micros: u64, judge: &mut impl Judge) -> Step {
-        let frame = &taken.frame;
+        match &taken.work {
+            Work::Frame(frame) => self.judge(taken.position, frame, grounds, now_micros, judge),
+            Work::Command(command) => self.carry_out(taken.position, command, grounds, now_micros, judge),
+        }
+    }
+
+    /// Carries a command out. An account that nothing is known of is taken down at the host that its identity names.
+    fn carry_out(
+        &mut self,
+        position: Position,
+        command: &Command,
+        grounds: &Grounds,
+        now_micros: u64,
+        judge: &mut impl Judge,
+    ) -> Step {
+        let Command { did, action, receipt, .. } = command;
+        let Some(state) = self.states.get(did) else { return Step::Wait(Need::State) };
+        let result = match (action, state) {
+            (Action::Takedown, Some(state)) => Ok(RepoState { local: LocalStatus::TakenDown, ..state.clone() }),
+            (Action::Restore, Some(state)) if state.local == LocalStatus::TakenDown => {
+                Ok(RepoState { local: LocalStatus::None, ..state.clone() })
+            }
+            (Action::Restore, Some(state)) => Ok(state.clone()),
+            (Action::Restore, None) => Err(Declined::UnknownAccount),
+            (Action::Takedown, None) => {
+                let known = grounds.identity.clone().or_else(|| judge.identity(did));
+                let Some(identity) = known else { return Step::Wait(Need::Identity(Want::Any)) };
+                unseen(&identity).map(|state| RepoState { local: LocalStatus::TakenDown, ..state })
+            }
+        };
+        let done = Done { receipt: Arc::clone(receipt), result };
+        match &done.result {
+            Ok(after) if state != Some(after) => {
+                let (frame, seq_slot) = announcement::account(did, after.status(), now_micros);
+                let event = Accepted { did: did.clone(), state: after.clone(), frame, seq_slot };
+                self.accept(Some(position), event);
+                self.batch_done.push(done);
+            }
+            // Nothing changes, but what is so may not be durable yet.
+            Ok(_) if !self.batch.is_empty() => {
+                self.progress.close(position);
+                self.batch_done.push(done);
+            }
+            Ok(_) | Err(_) => {
+                self.progress.close(position);
+                match self.appending.back_mut() {
+                    Some(last) => last.done.push(done),
+                    None => self.done.push_back(done),
+                }
+            }
+        }
+        Step::Settled
+    }
+
+    /// Judges a frame.
+    fn judge(
+        &mut self,
+        position: Position,
+        frame: &RawFrame,
+        grounds: &mut Grounds,
+        now_micros: u64,
+        judge: &mut impl Judge,
+    ) -> Step {
         let Some(state) = self.states.get(&frame.did) else { return Step::Wait(Need::State) };
         if state.is_some_and(|state| is_repeat(state, frame)) {
-            return self.settle(taken, Outcome::Repeat, judge);
+            return self.settle(position, frame, Outcome::Repeat, judge);
         }
 
         // What was fetched for this frame, else what was known.
@@ -375,21 +473,32 @@ impl Docket {
         };
         let (identity_is_fresh, status_is_fresh) = (evidence.identity_is_fresh, evidence.status_is_fresh);
         match judge.judge(frame, &evidence) {
-            Verdict::Accept(Accept { state, discontinuous }) => {
+            Verdict::Accept(Accept { state: after, discontinuous }) => {
                 if grounds.refresh_taken {
                     self.refreshes.give_back(&frame.host);
                 }
-                self.accept(taken, state);
+                let told = state.map_or(AccountStatus::Active, RepoState::status);
+                if frame.kind != Kind::Account && after.status() != told {
+                    // The state before the frame, with the new status: so it is judged again if the process ends here.
+                    let between = RepoState {
+                        upstream: after.upstream,
+                        local: after.local,
+                        ..state.cloned().unwrap_or_else(|| after.clone())
+                    };
+                    self.announce(&frame.did, between, now_micros);
+                }
+                let (did, bytes) = (frame.did.clone(), frame.bytes.clone());
+                self.accept(Some(position), Accepted { did, state: after, frame: bytes, seq_slot: frame.seq_slot });
                 judge.settled(frame, Outcome::Accepted { discontinuous });
                 Step::Settled
             }
-            Verdict::Repeat => self.settle(taken, Outcome::Repeat, judge),
-            Verdict::Refuse(refusal) => self.settle(taken, Outcome::Refused(refusal), judge),
+            Verdict::Repeat => self.settle(position, frame, Outcome::Repeat, judge),
+            Verdict::Refuse(refusal) => self.settle(position, frame, Outcome::Refused(refusal), judge),
             Verdict::RefreshIdentity(refusal) if identity_is_fresh => {
-                self.settle(taken, Outcome::Refused(refusal), judge)
+                self.settle(position, frame, Outcome::Refused(refusal), judge)
             }
             Verdict::RefreshIdentity(refusal) if !grounds.may_refresh(&mut self.refreshes, frame, now_micros) => {
-                self.settle(taken, Outcome::Refused(refusal), judge)
+                self.settle(position, frame, Outcome::Refused(refusal), judge)
             }
             // First what the directory says at once: nearly always it is right. Only if that changes nothing is it
             // given the time that its replicas may need.
@@ -397,8 +506,10 @@ impl Docket {
                 let at_micros = if identity.fetched_at_micros < received { received } else { fresh_from };
                 Step::Wait(Need::Identity(Want::Since { at_micros }))
             }
-            Verdict::AskStatus(refusal) if status_is_fresh => self.settle(taken, Outcome::Refused(refusal), judge),
-            Verdict::AskStatus(_) => Step::Wait(Need::Status),
+            Verdict::AskStatus(refusal) if status_is_fresh => {
+                self.settle(position, frame, Outcome::Refused(refusal), judge)
+            }
+            Verdict::AskStatus(_) => Step::Wait(Need::Status(frame.host.clone())),
         }
     }
 
@@ -412,25 +523,26 @@ impl Docket {
         if self.statuses.is_empty() || state.is_none_or(|state| state.upstream.is_active()) {
             return None;
         }
-        self.statuses.recent(&Party::of(frame), now_micros)
+        self.statuses.recent(&Party::of_host(frame), now_micros)
     }
 
-    fn accept(&mut self, taken: &Taken, state: RepoState) {
-        let frame = &taken.frame;
-        self.states.set(&frame.did, state.clone());
-        self.batch_bytes += frame.bytes.len();
-        self.batch_positions.push(taken.position);
-        self.batch.push(Accepted {
-            did: frame.did.clone(),
-            state,
-            frame: frame.bytes.clone(),
-            seq_slot: frame.seq_slot,
-        });
+    /// Puts an `#account` event of our own into the log: the account is as `state` says.
+    fn announce(&mut self, did: &Did, state: RepoState, now_micros: u64) {
+        let (frame, seq_slot) = announcement::account(did, state.status(), now_micros);
+        self.accept(None, Accepted { did: did.clone(), state, frame, seq_slot });
     }
 
-    fn settle(&mut self, taken: &Taken, outcome: Outcome, judge: &mut impl Judge) -> Step {
-        self.progress.close(taken.position);
-        judge.settled(&taken.frame, outcome);
+    /// Puts an event into the batch, with the position that it settles.
+    fn accept(&mut self, position: Option<Position>, event: Accepted) {
+        self.states.set(&event.did, event.state.clone());
+        self.batch_bytes += event.frame.len();
+        self.batch_positions.extend(position);
+        self.batch.push(event);
+    }
+
+    fn settle(&mut self, position: Position, frame: &RawFrame, outcome: Outcome, judge: &mut impl Judge) -> Step {
+        self.progress.close(position);
+        judge.settled(frame, outcome);
         Step::Settled
     }
 }
@@ -438,9 +550,38 @@ impl Docket {
 // === impl Party ===
 
 impl Party {
-    fn of(frame: &RawFrame) -> Party {
-        Party { did: frame.did.clone(), host: frame.host.clone() }
+    fn of(work: &Work) -> Party {
+        match work {
+            Work::Frame(frame) => Party::of_host(frame),
+            Work::Command(command) => Party { did: command.did.clone(), sender: Sender::Operator },
+        }
     }
+
+    fn of_host(frame: &RawFrame) -> Party {
+        Party { did: frame.did.clone(), sender: Sender::Host(frame.host.clone()) }
+    }
+}
+
+// === impl Done ===
+
+impl Done {
+    /// Tells whoever gave the command.
+    pub fn tell(self) {
+        self.receipt.settled(self.result);
+    }
+}
+
+/// The state of an account that no event was seen of: at the host that its document names, with all its events to come.
+fn unseen(identity: &Identity) -> Result<RepoState, Declined> {
+    let document = identity.known.as_ref().map_err(|absence| Declined::NoIdentity { why: absence.to_string() })?;
+    Ok(RepoState {
+        host: document.pds.clone().ok_or(Declined::NoPds)?,
+        host_epoch: 0,
+        upstream_seq: 0,
+        head: None,
+        upstream: AccountStatus::Active,
+        local: LocalStatus::None,
+    })
 }
 
 /// Whether a frame comes from its account's host, or from the one that was until now.

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use storage::{
-    intake::{RawFrame, Taken},
+    intake::{RawFrame, Taken, Work},
     repos::AccountStatus,
 };
 
@@ -67,7 +67,7 @@ impl Parked {
         if self.cases.is_empty() {
             return Some(taken);
         }
-        let party = Party::of(&taken.frame);
+        let party = Party::of(&taken.work);
         let Some(case) = self.cases.get_mut(&party) else { return Some(taken) };
         let was_full = case.bytes >= self.case_bytes_max;
         self.bytes += cost(&taken);
@@ -128,5 +128,9 @@ impl Case {
 }
 
 fn cost(taken: &Taken) -> usize {
-    taken.frame.bytes.len() + OVERHEAD_BYTES
+    let bytes = match &taken.work {
+        Work::Frame(frame) => frame.bytes.len(),
+        Work::Command(_) => 0,
+    };
+    bytes + OVERHEAD_BYTES
 }

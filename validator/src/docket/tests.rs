@@ -1,9 +1,13 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use atproto::{did_doc::DidDocument, frame::SeqSlot};
+use atproto::{
+    did_doc::DidDocument,
+    event::{self, Event},
+    frame::SeqSlot,
+};
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index};
-use storage::{intake::Receipts, repos::LocalStatus};
+use storage::intake::Receipts;
 
 use super::*;
 use crate::identity::Absence;
@@ -55,14 +59,33 @@ fn document(did: &Did) -> Arc<DidDocument> {
     Arc::new(DidDocument { did: did.clone(), signing_key: None, pds: None, handle: None })
 }
 
-fn state(frame: &RawFrame) -> RepoState {
+/// How commands ended.
+#[derive(Clone, Default)]
+struct Ends(Arc<Mutex<Vec<(Position, Result<RepoState, Declined>)>>>);
+
+struct End(Ends, Position);
+
+impl CommandReceipt for End {
+    fn settled(&self, result: Result<RepoState, Declined>) {
+        self.0.0.lock().unwrap().push((self.1, result));
+    }
+}
+
+/// What is taken, in order.
+#[derive(Clone, Debug)]
+enum Item {
+    Frame(Script, u64),
+    Command(usize, Action),
+}
+
+fn state(frame: &RawFrame, before: Option<&RepoState>) -> RepoState {
     RepoState {
         host: frame.host.clone(),
         host_epoch: frame.host_epoch,
         upstream_seq: frame.upstream_seq,
         head: None,
         upstream: AccountStatus::Deactivated,
-        local: LocalStatus::None,
+        local: before.map_or(LocalStatus::None, |before| before.local),
     }
 }
 
@@ -106,7 +129,7 @@ impl Judge for Scripted {
         if frame.kind == Kind::Identity && !self.directory_is_down {
             assert!(evidence.identity.fetched_at_micros >= frame.received_at_micros, "not refreshed");
         }
-        let good = Verdict::Accept(Accept { state: state(frame), discontinuous: false });
+        let good = Verdict::Accept(Accept { state: state(frame, evidence.state), discontinuous: false });
         match self.natures[&frame.upstream_seq] {
             Nature::Good => good,
             Nature::Bad => Verdict::Refuse(refusal(Reason::BadCar)),
@@ -125,9 +148,9 @@ impl Judge for Scripted {
 
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
         if let Outcome::Accepted { .. } = outcome {
-            self.model.insert(frame.did.clone(), state(frame));
+            self.model.insert(frame.did.clone(), state(frame, None));
         }
-        self.settled.push((Party::of(frame), frame.upstream_seq, outcome));
+        self.settled.push((Party::of_host(frame), frame.upstream_seq, outcome));
     }
 }
 
@@ -140,6 +163,8 @@ struct World {
     appends: VecDeque<Vec<Accepted>>,
     store: HashMap<Did, RepoState>,
     log: Vec<Accepted>,
+    commands: Vec<(Position, Did, Action)>,
+    ends: Ends,
     taken: Vec<(Position, Party, u64)>,
     covered: Option<Position>,
 }
@@ -160,6 +185,8 @@ impl World {
             appends: VecDeque::new(),
             store: HashMap::new(),
             log: Vec::new(),
+            commands: Vec::new(),
+            ends: Ends::default(),
             taken: Vec::new(),
             covered: None,
         }
@@ -168,10 +195,35 @@ impl World {
     fn take(&mut self, script: &Script, seq: u64) {
         self.judge.natures.insert(seq, script.nature);
         let frame = frame(script, seq, self.now);
-        let position = Position(self.taken.len() as u64 * 3 + 1);
-        self.taken.push((position, Party::of(&frame), seq));
-        self.docket.take(Taken { position, frame }, self.now, &mut self.judge);
+        let position = self.next_position();
+        self.taken.push((position, Party::of_host(&frame), seq));
+        self.docket.take(Taken { position, work: Work::Frame(frame) }, self.now, &mut self.judge);
         self.after();
+    }
+
+    fn next_position(&self) -> Position {
+        Position((self.taken.len() + self.commands.len()) as u64 * 3 + 1)
+    }
+
+    fn command(&mut self, did: Did, action: Action) {
+        let position = self.next_position();
+        self.commands.push((position, did.clone(), action));
+        let receipt = Arc::new(End(self.ends.clone(), position));
+        let command = Command { did, action, received_at_micros: self.now, receipt };
+        self.docket.take(Taken { position, work: Work::Command(command) }, self.now, &mut self.judge);
+        self.after();
+    }
+
+    fn give(&mut self, item: Item) {
+        match item {
+            Item::Frame(script, seq) => self.take(&script, seq),
+            Item::Command(account, action) => self.command(did(account), action),
+        }
+    }
+
+    /// The events in the log that came from hosts, by their seqs there.
+    fn logged(&self) -> Vec<u64> {
+        self.log.iter().filter(|event| told(event).is_none()).map(|event| event.state.upstream_seq).collect()
     }
 
     /// Answers one ask. What a store says may be as old as the question.
@@ -194,7 +246,7 @@ impl World {
                 }
                 Answer::Identity(party, identity)
             }
-            Ask::Status(party) => {
+            Ask::Status(party, _) => {
                 let settled = self.judge.settled.iter().filter(|(by, ..)| *by == party).count();
                 let front = self.taken.iter().filter(|(_, of, _)| *of == party).nth(settled);
                 let active = self.judge.natures[&front.unwrap().2] == Nature::NeedsStatus;
@@ -230,9 +282,20 @@ impl World {
             assert!(self.asks.iter().all(|(open, _)| *open != ask), "asked twice: {ask:?}");
             let early = match &ask {
                 Ask::State(did) => self.store.get(did).cloned(),
-                Ask::Identity(..) | Ask::Status(_) => None,
+                Ask::Identity(..) | Ask::Status(..) => None,
             };
             self.asks.push((ask, early));
+        }
+        while let Some(done) = self.docket.next_done() {
+            done.tell();
+        }
+        for (position, result) in &*self.ends.0.lock().unwrap() {
+            let (_, did, action) = self.commands.iter().find(|(of, ..)| of == position).unwrap();
+            if let Ok(state) = result {
+                assert_eq!(state.local == LocalStatus::TakenDown, *action == Action::Takedown);
+                let is_durable = self.log.iter().any(|event| event.did == *did && event.state.local == state.local);
+                assert!(is_durable, "told of what is not durable");
+            }
         }
         if let Some(position) = self.docket.covered() {
             assert!(Some(position) > self.covered, "the mark went back");
@@ -245,7 +308,7 @@ impl World {
             let (_, _, outcome) =
                 self.judge.settled.iter().find(|(by, done, _)| by == party && done == seq).expect("covered unjudged");
             if let Outcome::Accepted { .. } = outcome {
-                assert!(self.log.iter().any(|event| event.state.upstream_seq == *seq), "covered and not durable");
+                assert!(self.logged().contains(seq), "covered and not durable");
             }
         }
     }
@@ -257,6 +320,33 @@ impl World {
         self.hand_out();
         while !self.appends.is_empty() {
             self.make_durable();
+        }
+    }
+}
+
+/// What an event of our own says; `None` of a host's event.
+fn told(event: &Accepted) -> Option<AccountStatus> {
+    match event::parse(&event.frame) {
+        Ok(Event::Account(event)) => Some(AccountStatus::from_event(event.active, event.status)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Whoever reads the log from its beginning knows how each account is before each event, and is told of no change twice.
+fn check_what_is_told(log: &[Accepted]) {
+    let mut known: HashMap<&Did, (AccountStatus, LocalStatus)> = HashMap::new();
+    for event in log {
+        let now = (event.state.upstream, event.state.local);
+        let before = known.insert(&event.did, now);
+        match told(event) {
+            Some(status) => {
+                assert_eq!(status, event.state.status());
+                assert_ne!(before, Some(now), "told twice");
+            }
+            None => {
+                let before = before.unwrap_or((AccountStatus::Active, LocalStatus::None));
+                assert_eq!(before, now, "changed and not told");
+            }
         }
     }
 }
@@ -308,20 +398,25 @@ proptest! {
         scripts in scripts(),
         moves in prop::collection::vec((0..4u8, any::<Index>(), any::<bool>()), 0..200),
         states_bytes_max in prop_oneof![Just(0u64), Just(400), Just(1 << 20)],
+        commands in prop::collection::vec((any::<Index>(), 0..3usize, any::<bool>()), 0..6),
     ) {
         let mut world = World::new(Limits { states_bytes_max, ..limits() });
-        let mut frames: VecDeque<(Script, u64)> = VecDeque::new();
+        let mut items: VecDeque<Item> = VecDeque::new();
         for (n, script) in scripts.into_iter().enumerate() {
-            frames.push_back((script.clone(), n as u64 + 1));
+            items.push_back(Item::Frame(script.clone(), n as u64 + 1));
             if script.again {
-                frames.push_back((script, n as u64 + 1));
+                items.push_back(Item::Frame(script, n as u64 + 1));
             }
+        }
+        for (at, account, is_takedown) in commands {
+            let action = if is_takedown { Action::Takedown } else { Action::Restore };
+            items.insert(at.index(items.len() + 1), Item::Command(account, action));
         }
         for (what, which, flag) in moves {
             world.now += 10;
             match what {
-                0 | 1 => if let Some((script, seq)) = frames.pop_front() {
-                    world.take(&script, seq);
+                0 | 1 => if let Some(item) = items.pop_front() {
+                    world.give(item);
                 },
                 2 if !world.asks.is_empty() => {
                     let at = which.index(world.asks.len());
@@ -331,17 +426,26 @@ proptest! {
                 _ => if flag { world.hand_out() } else { world.make_durable() },
             }
         }
-        for (script, seq) in frames {
-            world.take(&script, seq);
+        for item in items {
+            world.give(item);
         }
         world.finish();
 
         prop_assert_eq!(world.judge.settled.len(), world.taken.len());
-        prop_assert_eq!(world.covered, world.taken.last().map(|(position, ..)| *position));
+        let last = world.taken.last().map(|(position, ..)| *position);
+        prop_assert_eq!(world.covered, last.max(world.commands.last().map(|(position, ..)| *position)));
         prop_assert_eq!(world.docket.parked_bytes(), 0);
         prop_assert_eq!(world.docket.parked_parties(), 0);
         prop_assert_eq!(world.docket.states.held(), 0, "states held for nobody");
-        prop_assert_eq!(&world.store, &world.judge.model);
+        let of_hosts = |states: &HashMap<Did, RepoState>| -> HashMap<Did, (HostName, u64)> {
+            states.iter().map(|(did, state)| (did.clone(), (state.host.clone(), state.upstream_seq))).collect()
+        };
+        prop_assert_eq!(of_hosts(&world.store), of_hosts(&world.judge.model));
+        check_what_is_told(&world.log);
+        let mut ended: Vec<Position> = world.ends.0.lock().unwrap().iter().map(|(position, _)| *position).collect();
+        ended.sort_unstable();
+        let given: Vec<Position> = world.commands.iter().map(|(position, ..)| *position).collect();
+        prop_assert_eq!(ended, given, "each command ends once");
         for (_, party, _) in &world.taken {
             let taken: Vec<u64> = world.taken.iter().filter(|(_, of, _)| of == party).map(|(.., seq)| *seq).collect();
             let settled: Vec<u64> =
@@ -350,7 +454,7 @@ proptest! {
         }
         let accepted: Vec<u64> = world.judge.settled.iter()
             .filter(|(.., outcome)| matches!(outcome, Outcome::Accepted { .. })).map(|(_, seq, _)| *seq).collect();
-        let logged: Vec<u64> = world.log.iter().map(|event| event.state.upstream_seq).collect();
+        let logged = world.logged();
         prop_assert_eq!(&accepted, &logged);
         let mut once = accepted.clone();
         once.sort_unstable();
@@ -374,10 +478,10 @@ fn others_overtake_a_parked_account_but_the_mark_waits_for_it() {
     world.answer(1, true);
     world.hand_out();
     world.make_durable();
-    assert_eq!(world.log.len(), 1, "the second account is through");
+    assert_eq!(world.logged(), [3], "the second account is through");
     assert_eq!(world.covered, None);
     world.finish();
-    assert_eq!(world.log.iter().map(|event| event.state.upstream_seq).collect::<Vec<_>>(), [3, 1, 2]);
+    assert_eq!(world.logged(), [3, 1, 2]);
     assert_eq!(world.covered, Some(Position(7)));
 }
 
@@ -390,9 +494,9 @@ fn a_foreign_host_does_not_hold_up_the_account() {
     world.answer(0, true);
     assert!(matches!(world.asks[0].0, Ask::Identity(_, Want::Since { .. })));
     world.take(&good(0, 0), 2);
-    assert_eq!(world.docket.batch_bytes(), 100, "judged though the other host's frame waits");
+    assert!(world.docket.batch_bytes() >= 100, "judged though the other host's frame waits");
     world.finish();
-    assert_eq!(world.log.len(), 1);
+    assert_eq!(world.logged(), [2]);
 }
 
 #[test]
@@ -402,7 +506,7 @@ fn asks_twice_at_most_before_it_refuses_for_an_identity() {
     let received = world.now;
     world.take(&Script { nature: Nature::BadByIdentity, ..good(0, 0) }, 1);
     world.answer(0, true);
-    let party = Party { did: did(0), host: host(0) };
+    let party = Party { did: did(0), sender: Sender::Host(host(0)) };
     assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Since { at_micros: received }));
     world.answer(0, true);
     assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Since { at_micros: received + LAG }));
@@ -429,7 +533,7 @@ fn an_announced_change_is_asked_for_once_though_the_directory_is_down() {
     world.judge.cached.insert(did(0), old.clone());
     world.take(&Script { kind: Kind::Identity, ..good(0, 0) }, 1);
     world.answer(0, true);
-    let (party, at_micros) = (Party { did: did(0), host: host(0) }, world.now);
+    let (party, at_micros) = (Party { did: did(0), sender: Sender::Host(host(0)) }, world.now);
     assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Announced { at_micros }));
     world.asks.clear();
     world.docket.answer(Answer::Identity(party, old), world.now, &mut world.judge);
@@ -517,4 +621,53 @@ fn is_full_past_each_bound_and_not_after() {
         world.finish();
         assert!(!world.docket.is_full());
     }
+}
+
+#[test]
+fn an_account_that_was_never_seen_is_taken_down_at_the_host_it_names() {
+    let mut world = World::new(limits());
+    world.command(did(0), Action::Restore);
+    world.answer(0, true);
+    assert_eq!(world.ends.0.lock().unwrap()[0].1, Err(Declined::UnknownAccount));
+
+    world.command(did(0), Action::Takedown);
+    let party = Party { did: did(0), sender: Sender::Operator };
+    assert_eq!(world.asks[0].0, Ask::Identity(party.clone(), Want::Any));
+    world.asks.clear();
+    let named = DidDocument { pds: Some(host(7)), ..(*document(&did(0))).clone() };
+    let identity = |known| Identity { known, fetched_at_micros: 5 };
+    world.docket.answer(Answer::Identity(party.clone(), identity(Ok(Arc::new(named)))), world.now, &mut world.judge);
+    world.finish();
+    let state = world.store[&did(0)].clone();
+    assert_eq!((&state.host, state.local, state.head), (&host(7), LocalStatus::TakenDown, None));
+    assert_eq!(world.ends.0.lock().unwrap()[1].1, Ok(state.clone()));
+    assert_eq!(world.log.len(), 1);
+    assert_eq!(told(&world.log[0]), Some(AccountStatus::Takendown));
+
+    world.command(did(0), Action::Takedown);
+    assert_eq!(world.ends.0.lock().unwrap()[2].1, Ok(state.clone()), "at once, and nothing is written");
+    assert!(world.docket.next_batch().is_none());
+
+    world.command(did(0), Action::Restore);
+    world.command(did(0), Action::Restore);
+    assert_eq!(world.ends.0.lock().unwrap().len(), 3, "not durable yet");
+    world.finish();
+    assert_eq!(world.ends.0.lock().unwrap().len(), 5);
+    assert_eq!(world.log.len(), 2);
+    assert_eq!(told(&world.log[1]), Some(AccountStatus::Active));
+}
+
+#[test]
+fn an_account_without_an_identity_can_not_be_taken_down() {
+    let mut world = World::new(limits());
+    for (known, expected) in [
+        (Ok(document(&did(0))), Declined::NoPds),
+        (Err(Absence::Tombstoned), Declined::NoIdentity { why: Absence::Tombstoned.to_string() }),
+    ] {
+        world.judge.cached.insert(did(0), Identity { known, fetched_at_micros: 5 });
+        world.command(did(0), Action::Takedown);
+        world.finish();
+        assert_eq!(world.ends.0.lock().unwrap().pop().unwrap().1, Err(expected));
+    }
+    assert_eq!(world.log.len(), 0);
 }
