@@ -111,6 +111,9 @@ pub struct Reader<'a> {
 /// Keeps the recursion of [`Reader::skip`] within any thread's stack.
 const NESTING_CAP: usize = 128;
 
+/// Longest CID of any kind that is taken (design: protocol, section 2).
+const LINK_BYTES_MAX: usize = 100;
+
 /// Tag 42, a byte string of 37 bytes, the zero byte: what stands before every CID of the protocol.
 const LINK_PREFIX: [u8; 5] = [0xd8, 0x2a, 0x58, 0x25, 0x00];
 
@@ -256,13 +259,15 @@ impl<'a> Reader<'a> {
         Err(CborError { at: start, why: "a CID of a form that the protocol does not use" })
     }
 
-    /// A CID of any codec and hash, checked for form only: version 1, its digest of the length it says.
+    /// A CID of any codec and hash, checked for form only: version 1, its digest of the length it says, at most
+    /// 100 bytes in all.
     pub fn link(&mut self) -> Result<&'a [u8], CborError> {
         let start = self.at;
         if self.head(TAG, "not a CID")? != 42 {
             return Err(CborError { at: start, why: "a tag other than 42" });
         }
         match self.bytes()? {
+            [0, cid @ ..] if cid.len() > LINK_BYTES_MAX => Err(CborError { at: start, why: "a CID that is too long" }),
             [0, cid @ ..] if cid::form(cid) == Some(cid.len()) => Ok(cid),
             _ => Err(CborError { at: start, why: "tag 42 around what is not a CID" }),
         }

@@ -16,4 +16,5 @@ pub mod did_doc;
 pub mod event;
 pub mod frame;
 pub mod mst;
+pub mod record;
 pub mod syntax;

@@ -7,11 +7,13 @@ use std::fmt;
 
 use atproto::{
     car::CarError,
+    cbor::{CborError, Limits},
     cid::Cid,
     commit::CommitError,
     crypto::{PublicKey, SignatureError},
     event::{Action, RepoOp},
     mst::MstError,
+    record,
     syntax::{Did, HostName, SyntaxError, Tid},
 };
 use storage::{
@@ -233,6 +235,18 @@ pub(crate) fn bad_op(op: &RepoOp<'_>) -> Refusal {
 
 pub(crate) fn missing_record(path: &str, cid: Cid) -> Refusal {
     Refusal::new(Reason::MissingRecord, format!("blocks without {cid}"), "the record's block in the CAR").at_path(path)
+}
+
+pub(crate) fn bad_record(path: &str, cid: Cid, error: &CborError) -> Refusal {
+    let Limits { nesting_max, entries_max, key_bytes_max } = record::LIMITS;
+    Refusal::new(
+        Reason::BadRecord,
+        format!("record {cid} with {} at byte {}", error.why, error.at),
+        format!(
+            "a map in canonical DAG-CBOR, at most {nesting_max} levels, {entries_max} entries, keys of {key_bytes_max} bytes"
+        ),
+    )
+    .at_path(path)
 }
 
 // === Row 13: the tree ===

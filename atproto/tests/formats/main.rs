@@ -10,6 +10,7 @@ mod crypto;
 mod did_doc;
 mod event;
 mod noise;
+mod record;
 mod recorded;
 mod scenarios;
 mod syntax;

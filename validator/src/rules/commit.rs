@@ -23,8 +23,8 @@ const RECORD_BYTES_MAX: usize = 1_048_576;
 
 /// Always checks host, status, sizes, rev, the commit block and its signature, the ops and their records, the partial
 /// tree, and that undoing the ops on it leads to `prevData`. The first commit that we see of a repo may come without
-/// `prevData`; where there is one, it must hold for it too. Does not look into records, and not at blocks that nothing
-/// refers to.
+/// `prevData`; where there is one, it must hold for it too. Of records it checks the form alone. Does not look at blocks
+/// that nothing refers to.
 pub(super) fn judge(event: &CommitEvent<'_>, context: &Context<'_>) -> Result<Accept, Stop> {
     let key = context.signing_key()?;
     context.comes_from_the_accounts_host()?;

@@ -5,15 +5,17 @@
 
 use atproto::{
     car::Car,
+    cid::Cid,
     event::{Action, RepoOp},
-    mst,
+    mst, record,
     syntax::RepoPath,
 };
 
 use crate::{finding, verdict::Refusal};
 
 /// Always checks paths, that cid and prev fit the action, that the actions on one path follow from each other, and that
-/// the record a path is left with is in the CAR, whose blocks have been hashed. Does not look into records.
+/// the record a path is left with is in the CAR, whose blocks have been hashed, and of a record's form. Does not look at
+/// what records say.
 pub(super) fn check<'a>(ops: &[RepoOp<'a>], car: &Car<'_>) -> Result<Vec<mst::Op<'a>>, Refusal> {
     for op in ops {
         RepoPath::parse(op.path).map_err(|error| finding::bad_path(op.path, &error))?;
@@ -26,10 +28,19 @@ pub(super) fn check<'a>(ops: &[RepoOp<'a>], car: &Car<'_>) -> Result<Vec<mst::Op
         return Err(finding::bad_op(op));
     }
     let left_with = paths().filter_map(|steps| steps.last().and_then(|last| Some((last.path, last.cid?))));
+    let mut bad_record = None;
+    // One block may be the record of many paths; it is walked over once.
+    let mut walked: Vec<Cid> = Vec::new();
     for (path, cid) in left_with {
-        if car.get(&cid).is_none() {
-            return Err(finding::missing_record(path, cid));
+        let Some(block) = car.get(&cid) else { return Err(finding::missing_record(path, cid)) };
+        if bad_record.is_none() && !walked.contains(&cid) {
+            bad_record = record::check(block).err().map(|error| finding::bad_record(path, cid, &error));
+            walked.push(cid);
         }
+    }
+    // A missing one comes first in the table.
+    if let Some(refusal) = bad_record {
+        return Err(refusal);
     }
     Ok(ops.iter().map(|op| mst::Op { path: op.path, prev: op.prev, cid: op.cid }).collect())
 }

@@ -144,6 +144,21 @@ const SPOILT: &[(&str, Reason, Spoil)] = &[
         commit.ops.push(op);
     }),
     ("a missing record", Reason::MissingRecord, |commit, _| drop(commit.records.remove(0))),
+    ("a record of noise", Reason::BadRecord, |commit, world| *commit = with_record(world, vec![0xff; 40])),
+    ("a record that is no map", Reason::BadRecord, |commit, world| *commit = with_record(world, vec![0x80])),
+    ("a record cut short", Reason::BadRecord, |commit, world| *commit = with_record(world, b"\xa1\x61a\x62b".to_vec())),
+    ("a record and more", Reason::BadRecord, |commit, world| *commit = with_record(world, vec![0xa0, 0xa0])),
+    ("keys out of order", Reason::BadRecord, |commit, world| {
+        *commit = with_record(world, b"\xa2\x61b\x01\x61a\x01".to_vec());
+    }),
+    ("a record of 33 levels", Reason::BadRecord, |commit, world| *commit = with_record(world, nested(33))),
+    ("a record of a million levels", Reason::BadRecord, |commit, world| {
+        *commit = with_record(world, nested(1_000_000))
+    }),
+    ("a bad record behind a good one, on one path", Reason::BadRecord, |commit, world| {
+        let writes = vec![("a.b.c/d", Some(record("x").1)), ("a.b.c/d", Some(vec![0xff]))];
+        *commit = world.commit_of_blocks(writes);
+    }),
     ("a missing root of the tree", Reason::MissingMstBlock, |commit, _| {
         commit.nodes.retain(|(cid, _)| *cid != commit.data);
     }),
@@ -204,6 +219,16 @@ const SPOILT: &[(&str, Reason, Spoil)] = &[
     }),
 ];
 
+/// One record, in a block of its own.
+fn with_record(world: &World, block: Vec<u8>) -> Commit {
+    world.commit_of_blocks(vec![("a.b.c/d", Some(block))])
+}
+
+/// A map with arrays inside each other, so many levels in all.
+fn nested(levels: usize) -> Vec<u8> {
+    [&b"\xa1\x61a"[..], &vec![0x81; levels - 1], &[0x00]].concat()
+}
+
 fn step(commit: &mut Commit, action: Action) -> &mut Step {
     commit.ops.iter_mut().find(|op| op.action == action).unwrap()
 }
@@ -235,7 +260,6 @@ fn the_faults_name_every_reason() {
         Reason::ExtraBlocks,
         Reason::SyncRollback,
         Reason::AccountThrottled,
-        Reason::BadRecord,
     ];
     for reason in Reason::ALL {
         assert_ne!(named.contains(&reason), judged_elsewhere.contains(&reason), "{reason}");
@@ -308,6 +332,18 @@ const LEGAL: &[(&str, Legal)] = &[
     ("blocks that nothing refers to", |world| {
         let commit = world.commit();
         Commit { extra: vec![record("x"), (Cid::of_cbor(b"\xff"), b"\xff".to_vec())], ..commit }
+    }),
+    ("a record of 32 levels", |world| with_record(world, nested(32))),
+    ("a float, which the data model has not", |world| {
+        with_record(world, b"\xa1\x61a\xfb\x3f\xf8\0\0\0\0\0\0".to_vec())
+    }),
+    ("a link of another codec and hash", |world| {
+        // dag-pb, BLAKE3 cut to four bytes.
+        with_record(world, b"\xa1\x61a\xd8\x2a\x49\0\x01\x70\x1e\x04abcd".to_vec())
+    }),
+    ("an empty record", |world| with_record(world, vec![0xa0])),
+    ("a block that is no record, which came and went", |world| {
+        world.commit_of_blocks(vec![("a.b.c/flip", Some(vec![0xff])), ("a.b.c/flip", None)])
     }),
     ("one key created and deleted, without prev", |world| {
         world.commit_of(&[("a.b.c/flip", Some("flop")), ("a.b.c/flip", None)])

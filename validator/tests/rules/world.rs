@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use atproto::{
     car,
+    cbor::Writer,
     cid::Cid,
     commit,
     crypto::{Curve, SigningKey},
@@ -81,9 +82,11 @@ pub(crate) struct Sync {
 
 /// A record of as many bytes as its text and eight more.
 pub(crate) fn record(text: &str) -> (Cid, Vec<u8>) {
-    let mut block = vec![0xa1, 0x61, b'a', 0x7a];
-    block.extend_from_slice(&(text.len() as u32).to_be_bytes());
-    block.extend_from_slice(text.as_bytes());
+    let mut block = Writer::new();
+    block.map(1);
+    block.text("a");
+    block.text(text);
+    let block = block.into_bytes();
     (Cid::of_cbor(&block), block)
 }
 
@@ -155,23 +158,29 @@ impl World {
 
     /// A good commit: each path is given its record, or loses it.
     pub(crate) fn commit_of(&self, writes: &[(&str, Option<&str>)]) -> Commit {
+        let writes = writes.iter().map(|(path, text)| (*path, text.map(|text| record(text).1)));
+        self.commit_of_blocks(writes.collect())
+    }
+
+    /// The same of records' blocks, good or not.
+    pub(crate) fn commit_of_blocks(&self, writes: Vec<(&str, Option<Vec<u8>>)>) -> Commit {
         let mut records = Vec::new();
         let mut steps: Vec<Step> = Vec::new();
-        for (path, text) in writes {
-            let cid = text.map(|text| {
-                let (cid, block) = record(text);
+        for (path, block) in writes {
+            let cid = block.map(|block| {
+                let cid = Cid::of_cbor(&block);
                 records.push((cid, block));
                 cid
             });
-            let before = self.records.get(*path).copied();
-            let earlier = steps.iter().rev().find(|step| step.path == *path).map(|step| step.cid.is_some());
+            let before = self.records.get(path).copied();
+            let earlier = steps.iter().rev().find(|step| step.path == path).map(|step| step.cid.is_some());
             let action = match (cid, earlier.unwrap_or(before.is_some())) {
                 (Some(_), false) => Action::Create,
                 (Some(_), true) => Action::Update,
                 (None, _) => Action::Delete,
             };
             // As the reference host does: the record from before the commit, whatever the step.
-            steps.push(Step { action, path: (*path).to_owned(), cid, prev: before });
+            steps.push(Step { action, path: path.to_owned(), cid, prev: before });
         }
         let ops: Vec<Op<'_>> =
             steps.iter().map(|step| Op { path: &step.path, prev: step.prev, cid: step.cid }).collect();
