@@ -31,7 +31,7 @@ use crate::{
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
     log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
-    repos::{RepoState, Repos},
+    repos::{RepoState, Repos, Takedowns},
     seq::Seq,
 };
 
@@ -50,9 +50,9 @@ pub enum Call {
     Read,
     /// [`Repos::get`]
     RepoGet,
-    /// [`Repos::list`]
+    /// [`Repos::list`] and [`Repos::takedowns`]
     RepoList,
-    /// [`Repos::count_by_host`] and [`Repos::count`]
+    /// [`Repos::count_by_host`], [`Repos::count_throttled_by_host`] and [`Repos::count`]
     RepoCount,
     /// [`Hosts::get`]
     HostGet,
@@ -348,6 +348,14 @@ impl Repos for Faulty {
 
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
         self.faults.call(Call::RepoCount, self.inner.repos.count_by_host(host)).await
+    }
+
+    async fn count_throttled_by_host(&self, host: &HostName) -> Result<u64, Error> {
+        self.faults.call(Call::RepoCount, self.inner.repos.count_throttled_by_host(host)).await
+    }
+
+    async fn takedowns(&self) -> Result<Takedowns, Error> {
+        self.faults.call(Call::RepoList, self.inner.repos.takedowns()).await
     }
 
     async fn count(&self) -> Result<u64, Error> {

@@ -27,6 +27,8 @@ pub struct Published {
     pub seq: Seq,
     /// [`Did::lane_hash`] of its account: for shards and for what may not be served.
     pub account: u64,
+    /// Whether we have taken its account down, by the state after it.
+    pub taken_down: bool,
     /// The finished frame.
     pub frame: Bytes,
 }

@@ -6,7 +6,7 @@ use atproto::{
     syntax::{Did, HostName, Tid},
 };
 
-use crate::error::Error;
+use crate::{error::Error, seq::Seq};
 
 /// The state of one repo after its last accepted event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,24 @@ impl AccountStatus {
     }
 }
 
+/// The accounts that we have taken down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Takedowns {
+    /// Each account once, in no particular order.
+    pub accounts: Vec<Takedown>,
+    /// What the log has done up to this seq is in it. Later events may be in it too: folding them in again changes nothing.
+    pub as_of: Seq,
+}
+
+/// A takedown that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Takedown {
+    /// [`Did::lane_hash`] of the account.
+    pub account: u64,
+    /// The `#account` event that says so: the one event of the account that may be served.
+    pub seq: Seq,
+}
+
 /// A view of the log: written only by [`crate::log::EventLog::append`] and by repair.
 #[async_trait]
 pub trait Repos: Send + Sync {
@@ -139,6 +157,12 @@ pub trait Repos: Send + Sync {
 
     /// How many repos have this host in their state.
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error>;
+
+    /// How many of those are [`LocalStatus::Throttled`].
+    async fn count_throttled_by_host(&self, host: &HostName) -> Result<u64, Error>;
+
+    /// The accounts that are [`LocalStatus::TakenDown`]. Costs what there are of them, not what there are of repos.
+    async fn takedowns(&self) -> Result<Takedowns, Error>;
 
     /// How many repos there are.
     async fn count(&self) -> Result<u64, Error>;

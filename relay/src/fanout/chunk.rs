@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     fn published(seq: u64, size: usize) -> Published {
-        Published { seq: Seq(seq), account: 0, frame: Bytes::from(vec![seq as u8; size]) }
+        Published { seq: Seq(seq), account: 0, taken_down: false, frame: Bytes::from(vec![seq as u8; size]) }
     }
 
     fn chunk(after: u64, sizes: &[usize]) -> Arc<Chunk> {

@@ -87,7 +87,7 @@ mod tests {
 
     fn chunk(after: u64, events: u64) -> Arc<Chunk> {
         let events: Vec<_> = (1..=events)
-            .map(|i| Published { seq: Seq(after + i), account: 0, frame: Bytes::from(vec![0; 98]) })
+            .map(|i| Published { seq: Seq(after + i), account: 0, taken_down: false, frame: Bytes::from(vec![0; 98]) })
             .collect();
         Arc::new(Chunk::encode(Seq(after), &events))
     }

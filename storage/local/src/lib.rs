@@ -112,7 +112,7 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
         let changes: Vec<_> = states
             .iter()
             .zip(&stored)
-            .map(|((did, state), stored)| Change { did, state, encoded: &stored.state })
+            .map(|((did, state), stored)| Change { seq: stored.published.seq, did, state, encoded: &stored.state })
             .collect();
         state.apply(&changes, last)?;
         count += stored.len() as u64;

@@ -9,6 +9,7 @@ use super::{Backend, Running, Setup, poll_once, sample};
 use crate::{
     Stores,
     log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
+    repos::LocalStatus,
     seq::Seq,
 };
 
@@ -23,7 +24,9 @@ fn published(first: u64, events: &[Accepted]) -> Vec<Published> {
         .map(|(seq, event)| {
             let mut bytes = Vec::new();
             frame::write_with_seq(&mut bytes, &event.frame, event.seq_slot, seq);
-            Published { seq: Seq(seq), account: Did::lane_hash(event.did.as_str()), frame: bytes.into() }
+            let taken_down = event.state.local == LocalStatus::TakenDown;
+            let account = Did::lane_hash(event.did.as_str());
+            Published { seq: Seq(seq), account, taken_down, frame: bytes.into() }
         })
         .collect()
 }

@@ -91,7 +91,7 @@ macro_rules! conformance_suite {
                 keeps_about_its_window_of_bytes, readers_follow_a_writer, stays_after_reopening, stays_after_a_crash,
             ],
             repos: [
-                shows_the_state_of_every_answered_append, keeps_every_field, last_event_of_a_batch_wins,
+                shows_the_state_of_every_answered_append, keeps_every_field, last_event_of_a_batch_wins, lists_takedowns,
                 lists_in_pages, counts_by_host, stays_after_reopening, stays_after_a_crash,
             ],
             hosts: [

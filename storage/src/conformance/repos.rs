@@ -21,15 +21,31 @@ async fn check(repos: &dyn Repos, events: &[Accepted]) {
     }
     let listed: BTreeMap<_, _> = repos.list(None, usize::MAX).await.unwrap().into_iter().collect();
     assert_eq!(listed, model);
-    let mut by_host = BTreeMap::new();
+    let (mut by_host, mut throttled) = (BTreeMap::new(), BTreeMap::new());
     for state in model.values() {
         *by_host.entry(state.host.clone()).or_insert(0) += 1;
+        *throttled.entry(state.host.clone()).or_insert(0) += u64::from(state.local == LocalStatus::Throttled);
     }
     for number in 0..4 {
         let host = sample::host(number);
         let count = by_host.get(&host).copied().unwrap_or(0);
         assert_eq!(repos.count_by_host(&host).await.unwrap(), count, "{host}");
+        let count = throttled.get(&host).copied().unwrap_or(0);
+        assert_eq!(repos.count_throttled_by_host(&host).await.unwrap(), count, "{host}");
     }
+    let mut takedowns: BTreeMap<&Did, Seq> = BTreeMap::new();
+    for (seq, event) in (1..).map(Seq).zip(events) {
+        if event.state.local == LocalStatus::TakenDown {
+            takedowns.entry(&event.did).or_insert(seq);
+        } else {
+            takedowns.remove(&event.did);
+        }
+    }
+    let found = repos.takedowns().await.unwrap();
+    assert_eq!(found.as_of, Seq(events.len() as u64));
+    let found: BTreeMap<u64, Seq> = found.accounts.iter().map(|takedown| (takedown.account, takedown.seq)).collect();
+    let account = |did: &Did| Did::lane_hash(did.as_str());
+    assert_eq!(found, takedowns.into_iter().map(|(did, seq)| (account(did), seq)).collect());
 }
 
 /// When `append` has answered, the states are there.
@@ -88,6 +104,30 @@ pub async fn keeps_every_field(backend: &dyn Backend) {
     running.stores().log.append(events.clone()).await.unwrap();
     check(&*running.stores().repos, &events).await;
     if let Some(running) = running.reopen().await {
+        check(&*running.stores().repos, &events).await;
+    }
+}
+
+/// Takedowns, throttling and their ends are listed and counted, by single events and within a batch.
+pub async fn lists_takedowns(backend: &dyn Backend) {
+    use LocalStatus::{None, TakenDown, Throttled};
+    let running = backend.open(Setup::default()).await;
+    let locals = [None, TakenDown, TakenDown, None, Throttled, TakenDown, Throttled, Throttled, None, TakenDown];
+    let mut events = Vec::new();
+    for (number, batch) in (0..).zip([1_usize, 2, 3, 5, 8, 13, 21, 1, 1, 1]) {
+        let batch: Vec<_> = (0..batch)
+            .map(|at| {
+                let at = events.len() + at;
+                let mut event = sample::accepted(at as u64 % 4, at as u64, 200);
+                event.state.local = locals[(at / 3 + number) % locals.len()];
+                event
+            })
+            .collect();
+        running.stores().log.append(batch.clone()).await.unwrap();
+        events.extend(batch);
+        check(&*running.stores().repos, &events).await;
+    }
+    if let Some(running) = running.crash().await {
         check(&*running.stores().repos, &events).await;
     }
 }

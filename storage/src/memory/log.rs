@@ -16,7 +16,7 @@ use super::Config;
 use crate::{
     error::Error,
     log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
-    repos::{RepoState, Repos},
+    repos::{LocalStatus, RepoState, Repos, Takedown, Takedowns},
     seq::Seq,
 };
 
@@ -59,8 +59,12 @@ impl Events {
         let mut bytes = Vec::with_capacity(frame::len_with_seq(accepted.frame.len(), accepted.seq_slot, self.last.0));
         frame::write_with_seq(&mut bytes, &accepted.frame, accepted.seq_slot, self.last.0);
         self.bytes += bytes.len() as u64;
-        let published =
-            Published { seq: self.last, account: Did::lane_hash(accepted.did.as_str()), frame: Bytes::from(bytes) };
+        let published = Published {
+            seq: self.last,
+            account: Did::lane_hash(accepted.did.as_str()),
+            taken_down: accepted.state.local == LocalStatus::TakenDown,
+            frame: Bytes::from(bytes),
+        };
         self.kept.push_back(Event { published, at_micros });
     }
 
@@ -90,12 +94,13 @@ impl EventLog for MemoryLog {
         if Seq::MAX.0 - events.last.0 < batch.len() as u64 {
             return Err(Error::Determinate { what: "append to the log", source: "no seq is left".into() });
         }
+        let before = events.last;
         for accepted in &batch {
             events.append(accepted, at_micros);
         }
         events.retain(self.config.window_bytes);
         // Under the lock, so that neither the window nor a repo ever steps back.
-        self.repos.apply(batch);
+        self.repos.apply(batch, before);
         self.window.send_replace(events.window());
         Ok(())
     }
@@ -131,37 +136,67 @@ impl EventLog for MemoryLog {
 /// Repos in a map.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryRepos {
-    states: Arc<Mutex<BTreeMap<Did, RepoState>>>,
+    view: Arc<Mutex<View>>,
+}
+
+#[derive(Debug, Default)]
+struct View {
+    states: BTreeMap<Did, RepoState>,
+    /// The takedowns that count, by account.
+    takedowns: BTreeMap<Did, Seq>,
+    as_of: Seq,
 }
 
 impl MemoryRepos {
-    fn states(&self) -> MutexGuard<'_, BTreeMap<Did, RepoState>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, batch: Vec<Accepted>) {
-        self.states().extend(batch.into_iter().map(|accepted| (accepted.did, accepted.state)));
+    fn apply(&self, batch: Vec<Accepted>, before: Seq) {
+        let mut view = self.view();
+        view.as_of = before;
+        for Accepted { did, state, .. } in batch {
+            let seq = view.as_of.next();
+            view.as_of = seq;
+            if state.local == LocalStatus::TakenDown {
+                view.takedowns.entry(did.clone()).or_insert(seq);
+            } else {
+                view.takedowns.remove(&did);
+            }
+            view.states.insert(did, state);
+        }
     }
 }
 
 #[async_trait]
 impl Repos for MemoryRepos {
     async fn get(&self, did: &Did) -> Result<Option<RepoState>, Error> {
-        Ok(self.states().get(did).cloned())
+        Ok(self.view().states.get(did).cloned())
     }
 
     async fn list(&self, after: Option<&Did>, limit: usize) -> Result<Vec<(Did, RepoState)>, Error> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let states = self.states();
-        let page = states.range((start, Bound::Unbounded)).take(limit);
+        let view = self.view();
+        let page = view.states.range((start, Bound::Unbounded)).take(limit);
         Ok(page.map(|(did, state)| (did.clone(), state.clone())).collect())
     }
 
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
-        Ok(self.states().values().filter(|state| state.host == *host).count() as u64)
+        Ok(self.view().states.values().filter(|state| state.host == *host).count() as u64)
+    }
+
+    async fn count_throttled_by_host(&self, host: &HostName) -> Result<u64, Error> {
+        let is_throttled = |state: &&RepoState| state.host == *host && state.local == LocalStatus::Throttled;
+        Ok(self.view().states.values().filter(is_throttled).count() as u64)
+    }
+
+    async fn takedowns(&self) -> Result<Takedowns, Error> {
+        let view = self.view();
+        let takedown = |(did, seq): (&Did, &Seq)| Takedown { account: Did::lane_hash(did.as_str()), seq: *seq };
+        Ok(Takedowns { accounts: view.takedowns.iter().map(takedown).collect(), as_of: view.as_of })
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        Ok(self.states().len() as u64)
+        Ok(self.view().states.len() as u64)
     }
 }

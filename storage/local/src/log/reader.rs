@@ -11,6 +11,7 @@ use super::{
     segment::Segment,
     segments::Segments,
 };
+use crate::state::value;
 
 /// The least that is read at once.
 const PIECE_BYTES_MIN: u64 = 128 << 10;
@@ -99,7 +100,12 @@ fn parse(
         if record.seq >= next {
             bytes += record.frame.len();
             found.push(Stored {
-                published: Published { seq: record.seq, account: record.account, frame: piece.slice_ref(record.frame) },
+                published: Published {
+                    seq: record.seq,
+                    account: record.account,
+                    taken_down: value::is_taken_down(record.state),
+                    frame: piece.slice_ref(record.frame),
+                },
                 did: piece.slice_ref(record.did),
                 state: piece.slice_ref(record.state),
             });

@@ -33,6 +33,7 @@ pub(crate) struct TailGroup {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TailFrame {
     pub(crate) account: u64,
+    pub(crate) taken_down: bool,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
@@ -51,6 +52,7 @@ impl TailGroup {
         Published {
             seq: Seq(self.first.0 + at as u64),
             account: frame.account,
+            taken_down: frame.taken_down,
             frame: self.buffer.slice(frame.start as usize..frame.end as usize),
         }
     }

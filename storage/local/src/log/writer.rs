@@ -16,6 +16,7 @@ use bytes::Bytes;
 use storage::{
     error::Error,
     log::{Accepted, LogHealth},
+    repos::LocalStatus,
     seq::Seq,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -270,7 +271,8 @@ impl Writer {
             write_record(&mut buffer, salt, &head, |out| frame::write_with_seq(out, &event.frame, event.seq_slot, seq));
             let end = offset(buffer.len());
             let len = frame::len_with_seq(event.frame.len(), event.seq_slot, seq);
-            frames.push(TailFrame { account, start: end - offset(len), end });
+            let taken_down = event.state.local == LocalStatus::TakenDown;
+            frames.push(TailFrame { account, taken_down, start: end - offset(len), end });
         }
         let header = GroupHeader {
             kind: GroupKind::Events,
@@ -462,9 +464,10 @@ impl Writer {
         let changes: Vec<Change<'_>> = events
             .iter()
             .zip(group.starts.iter().zip(&group.frames))
-            .map(|(event, (start, frame))| {
+            .zip(group.header.first.0..)
+            .map(|((event, (start, frame)), seq)| {
                 let state = *start as usize + RECORD_HEAD_BYTES + event.did.as_str().len()..frame.start as usize;
-                Change { did: &event.did, state: &event.state, encoded: &group.buffer[state] }
+                Change { seq: Seq(seq), did: &event.did, state: &event.state, encoded: &group.buffer[state] }
             })
             .collect();
         let last = self.active.extent().last;

@@ -2,6 +2,8 @@
 
 /// DID → repo.
 pub(crate) const REPOS: &str = "repos";
+/// DID → seq of the event by which we have taken the account down.
+pub(crate) const TAKEDOWNS: &str = "takedowns";
 /// Host name → how many repos have it in their state.
 pub(crate) const COUNTS: &str = "counts";
 /// Host name → row.

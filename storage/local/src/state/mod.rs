@@ -22,9 +22,13 @@ use std::{
 
 use atproto::syntax::{Did, HostName};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use storage::{error::Error, repos::RepoState, seq::Seq};
+use storage::{
+    error::Error,
+    repos::{LocalStatus, RepoState},
+    seq::Seq,
+};
 
-use self::recent::Recent;
+use self::{recent::Recent, value::Counts};
 
 /// Repos, Hosts and Identities; cheap to clone.
 #[derive(Clone)]
@@ -49,6 +53,7 @@ struct Shared {
 pub(crate) struct Keyspaces {
     db: Database,
     repos: Keyspace,
+    takedowns: Keyspace,
     counts: Keyspace,
     hosts: Keyspace,
     cursors: Keyspace,
@@ -58,6 +63,8 @@ pub(crate) struct Keyspaces {
 
 /// The state of one account after an event.
 pub(crate) struct Change<'a> {
+    /// The event's.
+    pub(crate) seq: Seq,
     pub(crate) did: &'a Did,
     pub(crate) state: &'a RepoState,
     /// The state as [`value::write_repo`] writes it.
@@ -90,6 +97,7 @@ impl State {
         };
         let keyspaces = Keyspaces {
             repos: keyspace(keys::REPOS, 16 << 20)?,
+            takedowns: keyspace(keys::TAKEDOWNS, 1 << 20)?,
             counts: keyspace(keys::COUNTS, 4 << 20)?,
             hosts: keyspace(keys::HOSTS, 4 << 20)?,
             cursors: keyspace(keys::CURSORS, 4 << 20)?,
@@ -148,27 +156,38 @@ impl State {
         last.sort_by_key(|change| change.did);
         // The sort is stable, so of one account's the newest stands first.
         last.dedup_by_key(|change| change.did);
-        let mut moved: HashMap<HostName, i64> = HashMap::new();
+        let mut moved: HashMap<HostName, (i64, i64)> = HashMap::new();
         let mut added = 0;
         let mut batch = keyspaces.db.batch();
         for change in &last {
-            let host = &change.state.host;
-            match self.host_of(&keyspaces, change.did)? {
-                None => {
-                    added += 1;
-                    *moved.entry(host.clone()).or_default() += 1;
+            let (before, after) = (self.before(&keyspaces, change.did)?, change.state);
+            added += u64::from(before.is_none());
+            let local = before.as_ref().map_or(LocalStatus::None, |before| before.local);
+            if before.as_ref().is_none_or(|before| before.host != after.host || before.local != after.local) {
+                for (state, by) in before.iter().map(|before| (before, -1)).chain([(after, 1)]) {
+                    let (repos, throttled) = moved.entry(state.host.clone()).or_default();
+                    *repos += by;
+                    *throttled += by * i64::from(state.local == LocalStatus::Throttled);
                 }
-                Some(before) if before != *host => {
-                    *moved.entry(host.clone()).or_default() += 1;
-                    *moved.entry(before).or_default() -= 1;
+            }
+            match (local, after.local) {
+                (_, LocalStatus::TakenDown) => {
+                    if let Some(seq) = taken_down_at(changes, change.did, local) {
+                        batch.insert(&keyspaces.takedowns, change.did.as_str(), seq.0.to_le_bytes());
+                    }
                 }
-                Some(_same) => {}
+                (LocalStatus::TakenDown, LocalStatus::None | LocalStatus::Throttled) => {
+                    batch.remove(&keyspaces.takedowns, change.did.as_str());
+                }
+                (LocalStatus::None | LocalStatus::Throttled, LocalStatus::None | LocalStatus::Throttled) => {}
             }
             batch.insert(&keyspaces.repos, change.did.as_str(), change.encoded);
         }
-        for (host, by) in moved {
-            let count = keyspaces.count_of(&host)?.saturating_add_signed(by);
-            batch.insert(&keyspaces.counts, host.as_str(), count.to_le_bytes());
+        for (host, (repos, throttled)) in moved {
+            let mut counts = keyspaces.counts_of(&host)?;
+            counts.repos = counts.repos.saturating_add_signed(repos);
+            counts.throttled = counts.throttled.saturating_add_signed(throttled);
+            batch.insert(&keyspaces.counts, host.as_str(), value::write_counts(counts));
         }
         let repo_count = self.repo_count() + added;
         batch.insert(&keyspaces.meta, keys::REPO_COUNT, repo_count.to_le_bytes());
@@ -181,13 +200,28 @@ impl State {
         Ok(())
     }
 
-    /// The host in an account's state.
-    fn host_of(&self, keyspaces: &Keyspaces, did: &Did) -> Result<Option<HostName>, Error> {
-        if let Some(state) = self.0.recent.get(did) {
-            return Ok(Some(state.host));
+    /// An account's state before the batch.
+    fn before(&self, keyspaces: &Keyspaces, did: &Did) -> Result<Option<RepoState>, Error> {
+        match self.0.recent.get(did) {
+            Some(state) => Ok(Some(state)),
+            None => keyspaces.repo(did),
         }
-        Ok(keyspaces.repo(did)?.map(|state| state.host))
     }
+}
+
+/// The event by which an account was taken down that is so after the batch; `None` where it was so before and all the
+/// time.
+fn taken_down_at(changes: &[Change<'_>], did: &Did, before: LocalStatus) -> Option<Seq> {
+    let mut at = None;
+    let mut was = before == LocalStatus::TakenDown;
+    for change in changes.iter().filter(|change| change.did == did) {
+        let is = change.state.local == LocalStatus::TakenDown;
+        if is && !was {
+            at = Some(change.seq);
+        }
+        was = is;
+    }
+    at
 }
 
 impl Keyspaces {
@@ -195,9 +229,11 @@ impl Keyspaces {
         Ok(self.meta.get(key)?.and_then(|bytes| value::read_u64(&bytes)))
     }
 
-    fn count_of(&self, host: &HostName) -> Result<u64, Error> {
-        let count = self.counts.get(host.as_str()).map_err(did_not("read a count"))?;
-        count.map_or(Ok(0), |bytes| value::read_u64(&bytes).ok_or_else(|| damaged("count", host.as_str().as_bytes())))
+    fn counts_of(&self, host: &HostName) -> Result<Counts, Error> {
+        let counts = self.counts.get(host.as_str()).map_err(did_not("read a count"))?;
+        let read =
+            |bytes: fjall::Slice| value::read_counts(&bytes).ok_or_else(|| damaged("count", host.as_str().as_bytes()));
+        counts.map_or(Ok(Counts::default()), read)
     }
 
     fn repo(&self, did: &Did) -> Result<Option<RepoState>, Error> {

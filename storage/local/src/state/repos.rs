@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use atproto::syntax::{Did, HostName};
 use storage::{
     error::Error,
-    repos::{RepoState, Repos},
+    repos::{RepoState, Repos, Takedown, Takedowns},
+    seq::Seq,
 };
 
 use super::{State, blocking, damaged, did_not, value};
@@ -39,7 +40,28 @@ impl Repos for State {
     }
 
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
-        self.keyspaces()?.count_of(host)
+        Ok(self.keyspaces()?.counts_of(host)?.repos)
+    }
+
+    async fn count_throttled_by_host(&self, host: &HostName) -> Result<u64, Error> {
+        Ok(self.keyspaces()?.counts_of(host)?.throttled)
+    }
+
+    async fn takedowns(&self) -> Result<Takedowns, Error> {
+        // The watermark first: what is applied meanwhile is in the list too, and folding it in again does no harm.
+        let as_of = self.watermark()?.unwrap_or_default();
+        let keyspaces = self.keyspaces()?;
+        blocking(move || {
+            let accounts = keyspaces.takedowns.iter().map(|entry| {
+                let (key, bytes) = entry.into_inner().map_err(did_not("list takedowns"))?;
+                let did = std::str::from_utf8(&key).ok();
+                let takedown = did.zip(value::read_u64(&bytes));
+                let (did, seq) = takedown.ok_or_else(|| damaged("takedown", &key))?;
+                Ok(Takedown { account: Did::lane_hash(did), seq: Seq(seq) })
+            });
+            Ok(Takedowns { accounts: accounts.collect::<Result<_, Error>>()?, as_of })
+        })
+        .await
     }
 
     async fn count(&self) -> Result<u64, Error> {

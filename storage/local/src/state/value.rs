@@ -5,7 +5,8 @@
 //!           · [rev u64 · commit 32 · data 32]           a repo's state stands in the log's records in this form too
 //!   host    version u8 · status u8 · added at u64
 //!   cursor  version u8 · epoch u32 · [seq u64]
-//!   count   u64
+//!   count   repos u64 · [throttled u64]
+//!   takedown  seq u64
 //! ```
 
 use atproto::{
@@ -166,6 +167,34 @@ pub(crate) fn read_cursor(bytes: &[u8]) -> Option<HostCursor> {
     Some(HostCursor { epoch, seq })
 }
 
+/// Whether a repo's state says that we have taken the account down. Of what is no state, no.
+pub(crate) fn is_taken_down(bytes: &[u8]) -> bool {
+    matches!(bytes, [VERSION, flags, ..] if flags & TAKEN_DOWN != 0)
+}
+
+/// How many repos a host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) repos: u64,
+    /// How many of them we have throttled.
+    pub(crate) throttled: u64,
+}
+
+/// A host's counts; the second is left out where it is 0.
+pub(crate) fn write_counts(counts: Counts) -> Vec<u8> {
+    let throttled = (counts.throttled > 0).then(|| counts.throttled.to_le_bytes());
+    counts.repos.to_le_bytes().into_iter().chain(throttled.into_iter().flatten()).collect()
+}
+
+/// Reads a host's counts.
+pub(crate) fn read_counts(bytes: &[u8]) -> Option<Counts> {
+    let mut rest = Reader(bytes);
+    let repos = u64::from_le_bytes(rest.take()?);
+    let throttled = if rest.0.is_empty() { 0 } else { u64::from_le_bytes(rest.take()?) };
+    rest.end()?;
+    Some(Counts { repos, throttled })
+}
+
 /// A count, or a seq.
 pub(crate) fn read_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
@@ -212,10 +241,12 @@ mod tests {
         write_repo(&mut bytes, &state);
         assert_eq!(read_repo(&bytes), Some(state.clone()));
         assert_eq!(crc32c::crc32c(&bytes), 2515016411);
+        assert!(is_taken_down(&bytes));
         state.local = LocalStatus::Throttled;
         bytes.clear();
         write_repo(&mut bytes, &state);
         assert_eq!(read_repo(&bytes), Some(state.clone()));
+        assert!(!is_taken_down(&bytes));
         bytes[1] |= TAKEN_DOWN;
         assert_eq!(read_repo(&bytes), None, "one of the two");
     }
@@ -229,6 +260,11 @@ mod tests {
         }
         repo.push(0);
         assert_eq!(read_repo(&repo), None);
+        for counts in [Counts { repos: 7, throttled: 0 }, Counts { repos: 7, throttled: 1 << 40 }] {
+            let bytes = write_counts(counts);
+            assert_eq!(read_counts(&bytes), Some(counts));
+            assert_eq!(read_counts(&bytes[..bytes.len() - 1]), None);
+        }
         let host = write_host(HostStatus::Banned, 77);
         assert_eq!(read_host(&host), Some((HostStatus::Banned, 77)));
         assert_eq!(read_host(&host[..9]), None);
