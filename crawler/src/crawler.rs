@@ -346,12 +346,7 @@ impl Shared {
             return Err(Error::Full { limit });
         }
         let store = |what| move |source| Error::Store { what, source };
-        let fresh = Host {
-            name: name.clone(),
-            status,
-            cursor: HostCursor::default(),
-            added_at_micros: self.clock.now_micros(),
-        };
+        let fresh = Host::new(name.clone(), status, self.clock.now_micros());
         let added = self.hosts.add(&fresh).await.map_err(store("add a host"))?;
         // Where it was in the store already, its row says how far it was read.
         let row = match added {

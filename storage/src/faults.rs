@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     Stores,
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
     identities::Identities,
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
@@ -66,6 +66,12 @@ pub enum Call {
     HostSaveCursors,
     /// [`Hosts::count`]
     HostCount,
+    /// [`Hosts::set_notes`]
+    HostSetNotes,
+    /// [`Hosts::policy`]
+    HostPolicy,
+    /// [`Hosts::set_policy`]
+    HostSetPolicy,
     /// [`Identities::get`]
     IdentityGet,
     /// [`Identities::put`]
@@ -266,6 +272,9 @@ impl Call {
             Call::HostSetStatus => "set a host's status",
             Call::HostSaveCursors => "save cursors",
             Call::HostCount => "count hosts",
+            Call::HostSetNotes => "set a host's notes",
+            Call::HostPolicy => "read the policy",
+            Call::HostSetPolicy => "set the policy",
             Call::IdentityGet => "read an identity",
             Call::IdentityPut => "keep identities",
         }
@@ -387,6 +396,18 @@ impl Hosts for Faulty {
 
     async fn count(&self) -> Result<u64, Error> {
         self.faults.call(Call::HostCount, self.inner.hosts.count()).await
+    }
+
+    async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
+        self.faults.call(Call::HostSetNotes, self.inner.hosts.set_notes(name, notes)).await
+    }
+
+    async fn policy(&self) -> Result<Policy, Error> {
+        self.faults.call(Call::HostPolicy, self.inner.hosts.policy()).await
+    }
+
+    async fn set_policy(&self, policy: &Policy) -> Result<(), Error> {
+        self.faults.call(Call::HostSetPolicy, self.inner.hosts.set_policy(policy)).await
     }
 }
 

@@ -1,9 +1,12 @@
-//! Hosts: what is known of each PDS, and how far we have read it.
+//! Hosts: what is known of each PDS, how far we have read it, and what an operator has decided about them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use atproto::syntax::HostName;
+use atproto::syntax::{HostName, SyntaxError};
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{error::Error, limits::Change};
 
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,155 @@ pub struct Host {
     pub cursor: HostCursor,
     /// When it was first known, microseconds since the Unix epoch.
     pub added_at_micros: u64,
+    /// What else is kept of it.
+    pub notes: Notes,
+}
+
+impl Host {
+    /// A host that was never read.
+    pub fn new(name: HostName, status: HostStatus, added_at_micros: u64) -> Host {
+        Host { name, status, cursor: HostCursor::default(), added_at_micros, notes: Notes::default() }
+    }
+}
+
+/// What is kept of a host beside how it is. Written rarely, and whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Notes {
+    /// Who made it known.
+    pub added_by: AddedBy,
+    /// The operator's exception from the rules of limits.
+    pub limits: Change,
+    /// The last time that its reading did not go on from the cursor.
+    pub last_reset: Option<Reset>,
+}
+
+/// Who made a host known. What strangers ask for has a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddedBy {
+    /// An operator, or another relay's list that the operator chose.
+    #[default]
+    Operator,
+    /// Somebody who called requestCrawl.
+    Request,
+}
+
+/// A host's reading went on from elsewhere than its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Reset {
+    /// Why.
+    pub cause: ResetCause,
+    /// When, microseconds since the Unix epoch.
+    pub at_micros: u64,
+    /// How far it had been read.
+    pub from: HostCursor,
+    /// Where reading went on.
+    pub to: HostCursor,
+}
+
+/// Why a host's reading did not go on from its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetCause {
+    /// The host said that our cursor is in the future: it counts anew.
+    FutureCursor,
+    /// Its first event after a connection was below our cursor: it counts anew.
+    SeqWentBack,
+    /// An operator had it read again.
+    Rewound,
+}
+
+impl ResetCause {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ResetCause::FutureCursor => "future_cursor",
+            ResetCause::SeqWentBack => "seq_went_back",
+            ResetCause::Rewound => "rewound",
+        }
+    }
+}
+
+/// A DNS name, with all names under it; or one IP address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain(Arc<str>);
+
+impl Domain {
+    /// Parses a lower-case or upper-case name without a port. `*.` before it is allowed and means the same.
+    pub fn parse(text: &str) -> Result<Domain, SyntaxError> {
+        let host = HostName::parse(text.strip_prefix("*.").unwrap_or(text))?;
+        match host.port() {
+            Some(_) => Err(SyntaxError { what: "domain", why: "a name with a port" }),
+            None => Ok(Domain(Arc::from(host.host()))),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a host is in this domain, whatever its port.
+    pub fn covers(&self, host: &HostName) -> bool {
+        match host.host().strip_suffix(&*self.0) {
+            Some(under) => under.is_empty() || under.ends_with('.'),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Domain {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Domain {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
+        Domain::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What an operator has decided about hosts at large.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Policy {
+    /// Domains of which no host is read, and since when, microseconds since the Unix epoch.
+    pub domain_bans: BTreeMap<Domain, u64>,
+    /// Who may ask to be crawled.
+    pub crawl_requests: CrawlRequests,
+}
+
+impl Policy {
+    /// The ban that covers a host, if one does.
+    pub fn ban_over(&self, host: &HostName) -> Option<&Domain> {
+        self.domain_bans.keys().find(|domain| domain.covers(host))
+    }
+}
+
+/// How many hosts strangers may make known with requestCrawl. A host that is known already costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrawlRequests {
+    /// Whether requests are heard at all.
+    pub accepted: bool,
+    /// New hosts in any 24 hours.
+    pub new_hosts_per_day: u32,
+    /// New hosts in any 24 hours under one registrable domain (`example.co.uk`) or IP address.
+    pub new_hosts_per_day_and_domain: u32,
+}
+
+impl Default for CrawlRequests {
+    fn default() -> CrawlRequests {
+        CrawlRequests { accepted: true, new_hosts_per_day: 500, new_hosts_per_day_and_domain: 20 }
+    }
 }
 
 /// A host's status (`com.atproto.sync.defs#hostStatus`).
@@ -47,7 +199,7 @@ impl HostStatus {
 }
 
 /// How far a host has been read: all its events up to `seq` within `epoch` are judged, and durable where accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct HostCursor {
     /// Counts resets of the host's seq, from 0.
     pub epoch: u32,
@@ -70,10 +222,43 @@ pub trait Hosts: Send + Sync {
     /// Sets a known host's status. Durable when answered.
     async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error>;
 
+    /// Sets a known host's notes. Durable when answered, and with them all cursors that were saved before.
+    async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error>;
+
     /// Sets known hosts' cursors. May be lost in a crash back to an older value, never to a newer one: what is read
     /// again is known as a repeat.
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error>;
 
     /// How many hosts there are.
     async fn count(&self) -> Result<u64, Error>;
+
+    /// What an operator has decided; the default before the first decision.
+    async fn policy(&self) -> Result<Policy, Error>;
+
+    /// Sets what an operator has decided. Durable when answered.
+    async fn set_policy(&self, policy: &Policy) -> Result<(), Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_covers_what_is_under_it() {
+        for (domain, host, covers) in [
+            ("example.com", "example.com", true),
+            ("*.Example.com", "a.b.example.com:8443", true),
+            ("example.com", "notexample.com", false),
+            ("example.com", "example.com.evil.org", false),
+            ("a.example.com", "example.com", false),
+            ("127.0.0.1", "127.0.0.1:2583", true),
+            ("[::1]", "[::1]:2583", true),
+        ] {
+            let covered = Domain::parse(domain).unwrap().covers(&HostName::parse(host).unwrap());
+            assert_eq!(covered, covers, "{domain} over {host}");
+        }
+        for bad in ["example.com:80", "", "*", "a b"] {
+            assert!(Domain::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

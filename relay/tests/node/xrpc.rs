@@ -125,7 +125,7 @@ async fn hosts() {
     for n in 0..5 {
         let name = HostName::parse(&format!("localhost:{}", 9000 + n)).unwrap();
         let cursor = HostCursor { epoch: 0, seq: (n > 0).then_some(n) };
-        let host = Host { name, status: HostStatus::Banned, cursor, added_at_micros: 0 };
+        let host = Host { cursor, ..Host::new(name, HostStatus::Banned, 0) };
         relay.stores.hosts.add(&host).await.unwrap();
         relay.stores.hosts.save_cursors(&[(host.name.clone(), cursor)]).await.unwrap();
     }

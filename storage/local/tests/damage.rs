@@ -13,7 +13,7 @@ use std::{
 use harness::{Data, append, config, read_all, window};
 use storage::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus},
+    hosts::{Host, HostStatus},
     log::{Published, ReadError},
     seq::Seq,
 };
@@ -292,12 +292,7 @@ async fn state_ahead_of_the_log_is_mended_without_using_a_seq_twice() {
     let (data, all) = several_segments().await;
     let older = data.copy();
     let opened = open(small(&data)).unwrap();
-    let host = Host {
-        name: storage::conformance::sample::host(7),
-        status: HostStatus::Banned,
-        cursor: HostCursor::default(),
-        added_at_micros: 1,
-    };
+    let host = Host::new(storage::conformance::sample::host(7), HostStatus::Banned, 1);
     opened.stores().hosts.add(&host).await.unwrap();
     append(&opened, 1000, 10).await;
     opened.close().await.unwrap();

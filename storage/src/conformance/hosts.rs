@@ -3,15 +3,35 @@
 //! [`Hosts`]: crate::hosts::Hosts
 
 use super::{Backend, Setup, sample};
-use crate::hosts::{Host, HostCursor, HostStatus};
+use crate::{
+    hosts::{AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Policy, Reset, ResetCause},
+    limits::{Change, Limit},
+};
 
 fn host(number: u64) -> Host {
-    Host {
-        name: sample::host(number),
-        status: HostStatus::Active,
-        cursor: HostCursor::default(),
-        added_at_micros: 1_000_000 + number,
+    Host::new(sample::host(number), HostStatus::Active, 1_000_000 + number)
+}
+
+fn notes(number: u64) -> Notes {
+    Notes {
+        added_by: AddedBy::Request,
+        limits: Change { events_per_second: Some(Limit::AtMost(1 + number)), ..Change::default() },
+        last_reset: Some(Reset {
+            cause: ResetCause::FutureCursor,
+            at_micros: number,
+            from: HostCursor { epoch: 1, seq: Some(u64::MAX) },
+            to: HostCursor { epoch: 2, seq: None },
+        }),
     }
+}
+
+fn policy() -> Policy {
+    let mut policy = Policy {
+        crawl_requests: CrawlRequests { accepted: false, new_hosts_per_day: 3, new_hosts_per_day_and_domain: 0 },
+        ..Policy::default()
+    };
+    policy.domain_bans.insert(Domain::parse("spam.example.com").unwrap(), 7);
+    policy
 }
 
 const STATUSES: [HostStatus; 5] =
@@ -23,7 +43,7 @@ pub async fn adds_a_host_once(backend: &dyn Backend) {
     let hosts = running.stores().hosts;
     assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), None);
     assert_eq!(hosts.count().await.unwrap(), 0);
-    let first = Host { cursor: HostCursor { epoch: 2, seq: Some(9) }, ..host(1) };
+    let first = Host { cursor: HostCursor { epoch: 2, seq: Some(9) }, notes: notes(1), ..host(1) };
     assert!(hosts.add(&first).await.unwrap());
     let second = Host { status: HostStatus::Banned, added_at_micros: 5, ..host(1) };
     assert!(!hosts.add(&second).await.unwrap());
@@ -44,13 +64,14 @@ pub async fn rows_and_cursors_do_not_overwrite_each_other(backend: &dyn Backend)
         let statuses = async {
             for number in 0..10 {
                 hosts.set_status(&sample::host(number), STATUSES[(round + number) as usize % 5]).await.unwrap();
+                hosts.set_notes(&sample::host(number), &notes(round)).await.unwrap();
             }
         };
         let (saved, ()) = tokio::join!(hosts.save_cursors(&cursors), statuses);
         saved.unwrap();
         for number in 0..10 {
             let status = STATUSES[(round + number) as usize % 5];
-            let expected = Host { status, cursor: cursor(round, number), ..host(number) };
+            let expected = Host { status, cursor: cursor(round, number), notes: notes(round), ..host(number) };
             assert_eq!(hosts.get(&sample::host(number)).await.unwrap(), Some(expected));
         }
     }
@@ -61,6 +82,7 @@ pub async fn ignores_unknown_hosts(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
     let hosts = running.stores().hosts;
     hosts.set_status(&sample::host(1), HostStatus::Banned).await.unwrap();
+    hosts.set_notes(&sample::host(1), &notes(1)).await.unwrap();
     hosts.save_cursors(&[(sample::host(1), HostCursor { epoch: 1, seq: Some(1) })]).await.unwrap();
     assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), None);
     assert_eq!(hosts.list(None, 10).await.unwrap(), []);
@@ -99,14 +121,18 @@ pub async fn stays_after_reopening(backend: &dyn Backend) {
     hosts.set_status(&sample::host(2), HostStatus::Banned).await.unwrap();
     let cursor = HostCursor { epoch: 7, seq: Some(123) };
     hosts.save_cursors(&[(sample::host(1), cursor)]).await.unwrap();
+    hosts.set_notes(&sample::host(1), &notes(4)).await.unwrap();
+    hosts.set_policy(&policy()).await.unwrap();
     drop(hosts);
     let Some(running) = running.reopen().await else { return };
-    let expected = [Host { cursor, ..host(1) }, Host { status: HostStatus::Banned, ..host(2) }];
+    let expected = [Host { cursor, notes: notes(4), ..host(1) }, Host { status: HostStatus::Banned, ..host(2) }];
+    assert_eq!(running.stores().hosts.policy().await.unwrap(), policy());
     assert_eq!(running.stores().hosts.list(None, 10).await.unwrap(), expected);
     assert_eq!(running.stores().hosts.count().await.unwrap(), 2);
 }
 
-/// After a crash rows and statuses are there, and a cursor is one of those that were saved.
+/// After a crash rows, statuses, notes and the policy are there. A cursor is one of those that were saved; the last one
+/// where notes were set after it.
 pub async fn stays_after_a_crash(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
     let hosts = running.stores().hosts;
@@ -115,10 +141,31 @@ pub async fn stays_after_a_crash(backend: &dyn Backend) {
     for seq in 1..=20 {
         hosts.save_cursors(&[(sample::host(1), HostCursor { epoch: 0, seq: Some(seq) })]).await.unwrap();
     }
+    hosts.add(&host(2)).await.unwrap();
+    let rewound = HostCursor { epoch: 0, seq: Some(3) };
+    hosts.save_cursors(&[(sample::host(2), HostCursor { epoch: 0, seq: Some(9) })]).await.unwrap();
+    hosts.save_cursors(&[(sample::host(2), rewound)]).await.unwrap();
+    hosts.set_notes(&sample::host(2), &notes(2)).await.unwrap();
+    hosts.set_policy(&policy()).await.unwrap();
     drop(hosts);
     let Some(running) = running.crash().await else { return };
     let found = running.stores().hosts.get(&sample::host(1)).await.unwrap().unwrap();
     assert_eq!(found.status, HostStatus::Throttled);
     assert!(found.cursor.epoch == 0 && found.cursor.seq.is_none_or(|seq| (1..=20).contains(&seq)));
-    assert_eq!(running.stores().hosts.count().await.unwrap(), 1);
+    let found = running.stores().hosts.get(&sample::host(2)).await.unwrap().unwrap();
+    assert_eq!((found.cursor, found.notes), (rewound, notes(2)));
+    assert_eq!(running.stores().hosts.policy().await.unwrap(), policy());
+    assert_eq!(running.stores().hosts.count().await.unwrap(), 2);
+}
+
+/// The default policy is there before anything is decided, and each decision replaces the one before.
+pub async fn keeps_the_policy(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    assert_eq!(hosts.policy().await.unwrap(), Policy::default());
+    hosts.set_policy(&policy()).await.unwrap();
+    assert_eq!(hosts.policy().await.unwrap(), policy());
+    hosts.set_policy(&Policy::default()).await.unwrap();
+    assert_eq!(hosts.policy().await.unwrap(), Policy::default());
+    assert_eq!(hosts.list(None, 10).await.unwrap(), []);
 }

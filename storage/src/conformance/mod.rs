@@ -96,7 +96,7 @@ macro_rules! conformance_suite {
             ],
             hosts: [
                 adds_a_host_once, rows_and_cursors_do_not_overwrite_each_other, ignores_unknown_hosts,
-                lists_in_pages, stays_after_reopening, stays_after_a_crash,
+                lists_in_pages, keeps_the_policy, stays_after_reopening, stays_after_a_crash,
             ],
             identities: [
                 finds_the_last_row_put, are_apart_from_repos, stays_after_reopening, are_whole_or_missing_after_a_crash,

@@ -9,13 +9,14 @@ use atproto::syntax::HostName;
 
 use crate::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
 };
 
 /// Hosts in a map.
 #[derive(Debug, Default)]
 pub struct MemoryHosts {
     rows: Mutex<BTreeMap<HostName, Host>>,
+    policy: Mutex<Policy>,
 }
 
 impl MemoryHosts {
@@ -51,6 +52,13 @@ impl Hosts for MemoryHosts {
         Ok(())
     }
 
+    async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
+        if let Some(host) = self.rows().get_mut(name) {
+            host.notes = notes.clone();
+        }
+        Ok(())
+    }
+
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
         let mut rows = self.rows();
         for (name, cursor) in cursors {
@@ -63,5 +71,14 @@ impl Hosts for MemoryHosts {
 
     async fn count(&self) -> Result<u64, Error> {
         Ok(self.rows().len() as u64)
+    }
+
+    async fn policy(&self) -> Result<Policy, Error> {
+        Ok(self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn set_policy(&self, policy: &Policy) -> Result<(), Error> {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy.clone();
+        Ok(())
     }
 }

@@ -10,10 +10,13 @@ use atproto::syntax::HostName;
 use fjall::PersistMode;
 use storage::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
 };
 
-use super::{Keyspaces, State, blocking, damaged, did_not, may_have, value};
+use super::{
+    Keyspaces, State, blocking, damaged, did_not, keys, may_have,
+    value::{self, HostRow},
+};
 
 #[async_trait]
 impl Hosts for State {
@@ -46,7 +49,8 @@ impl Hosts for State {
                 return Ok(false);
             }
             let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
-            let row = value::write_host(host.status, host.added_at_micros);
+            let row = HostRow { status: host.status, added_at_micros: host.added_at_micros, notes: host.notes };
+            let row = value::write_host(&row);
             batch.insert(&keyspaces.hosts, host.name.as_str(), row);
             batch.insert(&keyspaces.cursors, host.name.as_str(), value::write_cursor(host.cursor));
             batch.commit().map_err(may_have("add a host"))?;
@@ -57,18 +61,12 @@ impl Hosts for State {
     }
 
     async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error> {
-        let (state, name) = (self.clone(), name.clone());
-        blocking(move || {
-            let keyspaces = state.keyspaces()?;
-            let _one_at_a_time = state.0.host_rows.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(row) = keyspaces.hosts.get(name.as_str()).map_err(did_not("read a host"))? else { return Ok(()) };
-            let (_, added_at_micros) =
-                value::read_host(&row).ok_or_else(|| damaged("row", name.as_str().as_bytes()))?;
-            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
-            batch.insert(&keyspaces.hosts, name.as_str(), value::write_host(status, added_at_micros));
-            batch.commit().map_err(may_have("set a host's status"))
-        })
-        .await
+        self.change_row(name, "set a host's status", move |row| row.status = status).await
+    }
+
+    async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
+        let notes = notes.clone();
+        self.change_row(name, "set a host's notes", move |row| row.notes = notes).await
     }
 
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
@@ -91,6 +89,45 @@ impl Hosts for State {
         self.keyspaces()?;
         Ok(self.0.host_count.load(Ordering::Relaxed))
     }
+
+    async fn policy(&self) -> Result<Policy, Error> {
+        let bytes = self.keyspaces()?.meta.get(keys::POLICY).map_err(did_not("read the policy"))?;
+        let Some(bytes) = bytes else { return Ok(Policy::default()) };
+        value::read_json(&bytes).ok_or_else(|| damaged("policy", keys::POLICY.as_bytes()))
+    }
+
+    async fn set_policy(&self, policy: &Policy) -> Result<(), Error> {
+        let (keyspaces, bytes) = (self.keyspaces()?, value::write_json(policy));
+        blocking(move || {
+            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&keyspaces.meta, keys::POLICY, bytes);
+            batch.commit().map_err(may_have("set the policy"))
+        })
+        .await
+    }
+}
+
+impl State {
+    /// Changes a known host's row, and syncs it.
+    async fn change_row(
+        &self,
+        name: &HostName,
+        what: &'static str,
+        change: impl FnOnce(&mut HostRow) + Send + 'static,
+    ) -> Result<(), Error> {
+        let (state, name) = (self.clone(), name.clone());
+        blocking(move || {
+            let keyspaces = state.keyspaces()?;
+            let _one_at_a_time = state.0.host_rows.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(row) = keyspaces.hosts.get(name.as_str()).map_err(did_not("read a host"))? else { return Ok(()) };
+            let mut row = value::read_host(&row).ok_or_else(|| damaged("row", name.as_str().as_bytes()))?;
+            change(&mut row);
+            let mut batch = keyspaces.db.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&keyspaces.hosts, name.as_str(), value::write_host(&row));
+            batch.commit().map_err(may_have(what))
+        })
+        .await
+    }
 }
 
 impl Keyspaces {
@@ -99,11 +136,11 @@ impl Keyspaces {
             Some(bytes) => value::read_cursor(&bytes).ok_or_else(|| damaged("cursor", name))?,
             None => HostCursor::default(),
         };
-        let (status, added_at_micros) = value::read_host(row).ok_or_else(|| damaged("row", name))?;
+        let row = value::read_host(row).ok_or_else(|| damaged("row", name))?;
         let name = std::str::from_utf8(name)
             .ok()
             .and_then(|text| HostName::parse(text).ok())
             .ok_or_else(|| damaged("row", name))?;
-        Ok(Host { name, status, cursor, added_at_micros })
+        Ok(Host { name, status: row.status, cursor, added_at_micros: row.added_at_micros, notes: row.notes })
     }
 }

@@ -21,3 +21,5 @@ pub(crate) const WATERMARK: &str = "watermark";
 pub(crate) const REPO_COUNT: &str = "repo_count";
 /// In [`META`]: which of [`IDENTITIES`] is the younger, 0 or 1.
 pub(crate) const IDENTITIES_YOUNG: &str = "identities_young";
+/// In [`META`]: what an operator has decided about hosts at large.
+pub(crate) const POLICY: &str = "policy";

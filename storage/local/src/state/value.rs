@@ -3,7 +3,7 @@
 //! ```text
 //!   repo    version u8 · flags u8 · status u8 · 0 u8 · host length u16 · host · epoch u32 · upstream seq u64
 //!           · [rev u64 · commit 32 · data 32]           a repo's state stands in the log's records in this form too
-//!   host    version u8 · status u8 · added at u64
+//!   host    version u8 · status u8 · added at u64 · [notes: JSON]          version 1 has no notes
 //!   cursor  version u8 · epoch u32 · [seq u64]
 //!   count   repos u64 · [throttled u64]
 //!   takedown  seq u64
@@ -13,12 +13,14 @@ use atproto::{
     cid::{Cid, Codec},
     syntax::{HostName, Tid},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use storage::{
-    hosts::{HostCursor, HostStatus},
+    hosts::{HostCursor, HostStatus, Notes},
     repos::{AccountStatus, Head, LocalStatus, RepoState},
 };
 
 const VERSION: u8 = 1;
+const HOST_VERSION: u8 = 2;
 
 const TAKEN_DOWN: u8 = 1;
 const HAS_HEAD: u8 = 2;
@@ -117,25 +119,33 @@ fn status_of(code: u8) -> Option<AccountStatus> {
     })
 }
 
-/// A host's row without its cursor.
-pub(crate) fn write_host(status: HostStatus, added_at_micros: u64) -> [u8; 10] {
-    let mut bytes = [0; 10];
-    bytes[0] = VERSION;
-    bytes[1] = match status {
+/// A host's row, without its cursor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostRow {
+    pub(crate) status: HostStatus,
+    pub(crate) added_at_micros: u64,
+    pub(crate) notes: Notes,
+}
+
+/// Writes a host's row.
+pub(crate) fn write_host(row: &HostRow) -> Vec<u8> {
+    let code = match row.status {
         HostStatus::Active => 0,
         HostStatus::Idle => 1,
         HostStatus::Offline => 2,
         HostStatus::Throttled => 3,
         HostStatus::Banned => 4,
     };
-    bytes[2..].copy_from_slice(&added_at_micros.to_le_bytes());
+    let mut bytes = vec![HOST_VERSION, code];
+    bytes.extend(row.added_at_micros.to_le_bytes());
+    bytes.extend(write_json(&row.notes));
     bytes
 }
 
 /// Reads a host's row.
-pub(crate) fn read_host(bytes: &[u8]) -> Option<(HostStatus, u64)> {
+pub(crate) fn read_host(bytes: &[u8]) -> Option<HostRow> {
     let mut rest = Reader(bytes);
-    let [VERSION, status] = rest.take::<2>()? else { return None };
+    let [version, status] = rest.take::<2>()?;
     let status = match status {
         0 => HostStatus::Active,
         1 => HostStatus::Idle,
@@ -145,8 +155,25 @@ pub(crate) fn read_host(bytes: &[u8]) -> Option<(HostStatus, u64)> {
         _ => return None,
     };
     let added_at_micros = u64::from_le_bytes(rest.take()?);
-    rest.end()?;
-    Some((status, added_at_micros))
+    let notes = match version {
+        VERSION => {
+            rest.end()?;
+            Notes::default()
+        }
+        HOST_VERSION => read_json(rest.0)?,
+        _ => return None,
+    };
+    Some(HostRow { status, added_at_micros, notes })
+}
+
+/// A value that is small, rarely written and has optional parts.
+pub(crate) fn write_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain structs of numbers and strings are JSON")
+}
+
+/// Reads such a value. Fields of a later version are passed over.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// A host's cursor.
@@ -265,9 +292,14 @@ mod tests {
             assert_eq!(read_counts(&bytes), Some(counts));
             assert_eq!(read_counts(&bytes[..bytes.len() - 1]), None);
         }
-        let host = write_host(HostStatus::Banned, 77);
-        assert_eq!(read_host(&host), Some((HostStatus::Banned, 77)));
-        assert_eq!(read_host(&host[..9]), None);
+        let row = HostRow { status: HostStatus::Banned, added_at_micros: 77, notes: Notes::default() };
+        let bytes = write_host(&row);
+        assert_eq!(read_host(&bytes), Some(row.clone()));
+        for len in 0..bytes.len() {
+            assert_eq!(read_host(&bytes[..len]), None);
+        }
+        let first_version = [&[1, 4][..], &77u64.to_le_bytes()].concat();
+        assert_eq!(read_host(&first_version), Some(row));
         for cursor in [HostCursor { epoch: 3, seq: None }, HostCursor { epoch: 0, seq: Some(u64::MAX) }] {
             let bytes = write_cursor(cursor);
             assert_eq!(read_cursor(&bytes), Some(cursor));
