@@ -1,6 +1,6 @@
 //! Whether lanes move: an Intake that looks on while frames pass through it to another.
 //!
-//! A lane that holds frames and covers none for a long time stands still, whatever the cause: a judge that hangs, a
+//! A lane that holds frames and is done with none for a long time stands still, whatever the cause: a judge that hangs, a
 //! directory of identities that gives no answer, a full disk. Readiness says so.
 
 use std::{
@@ -16,7 +16,7 @@ use storage::{
 };
 use tokio::time::Instant;
 
-/// A lane that holds frames and has covered none for this long stands still. Longer than one account's silent identity
+/// A lane that holds frames and was done with none for this long stands still. Longer than one account's silent identity
 /// may hold it up.
 const STILL: Duration = Duration::from_secs(60);
 
@@ -80,6 +80,12 @@ impl Intake for WatchedIntake {
         Ok(())
     }
 
+    async fn settle(&self, lane: Lane, positions: &[Position]) -> Result<(), Error> {
+        self.inner.settle(lane, positions).await?;
+        self.with(lane, |progress| progress.settled(Instant::now()));
+        Ok(())
+    }
+
     fn bytes_held(&self) -> u64 {
         self.inner.bytes_held()
     }
@@ -92,7 +98,7 @@ struct Progress {
     base: Option<Position>,
     pushed: u64,
     covered: u64,
-    /// When it last covered something, or was empty and got a frame.
+    /// When it was last done with something, or was empty and got a frame.
     moved: Option<Instant>,
 }
 
@@ -112,6 +118,11 @@ impl Progress {
     fn covered(&mut self, position: Position, now: Instant) {
         let base = self.base.unwrap_or(position);
         self.covered = self.covered.max((position.0 + 1).saturating_sub(base.0));
+        self.moved = Some(now);
+    }
+
+    /// Frames after one that waits are done with.
+    fn settled(&mut self, now: Instant) {
         self.moved = Some(now);
     }
 
@@ -144,6 +155,8 @@ mod tests {
         lane.covered(Position(7), at(1061));
         assert!(!lane.stands_still(at(1120)), "one is done with");
         assert!(lane.stands_still(at(1121)), "the other one is not");
+        lane.settled(at(1122));
+        assert!(!lane.stands_still(at(1181)), "it waits, and others flow on");
         lane.covered(Position(8), at(1130));
         assert!(!lane.stands_still(at(9999)), "it is empty");
         lane.covered(Position(9), at(2000));

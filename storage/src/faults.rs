@@ -44,6 +44,8 @@ pub enum Call {
     Pull,
     /// [`Intake::cover`]
     Cover,
+    /// [`Intake::settle`]
+    Settle,
     /// [`EventLog::append`]
     Append,
     /// [`EventLog::read`]
@@ -261,6 +263,7 @@ impl Call {
             Call::Push => "push a frame",
             Call::Pull => "pull frames",
             Call::Cover => "cover a lane",
+            Call::Settle => "settle frames",
             Call::Append => "append to the log",
             Call::Read => "read the log",
             Call::RepoGet => "read a repo",
@@ -319,6 +322,10 @@ impl Intake for Faulty {
 
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error> {
         self.faults.call(Call::Cover, self.inner.intake.cover(lane, position)).await
+    }
+
+    async fn settle(&self, lane: Lane, positions: &[Position]) -> Result<(), Error> {
+        self.faults.call(Call::Settle, self.inner.intake.settle(lane, positions)).await
     }
 
     fn bytes_held(&self) -> u64 {

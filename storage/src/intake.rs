@@ -137,7 +137,7 @@ pub struct Taken {
 /// Ordered queues, one a lane.
 ///
 /// ```text
-///   push ──▶ │ p+3 │ p+2 │ p+1 │ ──pull──▶ being judged ──cover──▶ forgotten, receipts told
+///   push ──▶ │ p+3 │ p+2 │ p+1 │ ──pull──▶ being judged ──settle, cover──▶ forgotten, receipts told
 /// ```
 ///
 /// Frames and commands of one DID come out in the order they were pushed. A frame that was pulled but not covered is held (or can be
@@ -148,8 +148,8 @@ pub trait Intake: Send + Sync {
     /// The number of lanes.
     fn lanes(&self) -> LaneCount;
 
-    /// Puts a frame into its DID's lane. Waits while the lane holds its limit in bytes, counting frames that are not
-    /// covered yet: this wait is the back-pressure on the host's socket. One frame alone is always taken.
+    /// Puts a frame into its DID's lane. Waits while the lane holds its limit in bytes, or the frame's host its share of
+    /// it, counting frames that are neither settled nor covered yet: this wait is the back-pressure on the host's socket. One frame alone is always taken.
     async fn push(&self, frame: RawFrame) -> Result<(), Error>;
 
     /// Puts a command into its DID's lane. Waits as [`Intake::push`] does.
@@ -163,6 +163,11 @@ pub trait Intake: Send + Sync {
     /// Tells the frames' receipts. (A command's is told by whoever judges it.)
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error>;
 
-    /// Bytes held now (pushed and not covered), all lanes.
+    /// These frames of the lane are judged, and those accepted are durable in the log, though frames before them are
+    /// not: one that waits for its account's identity holds up neither the room nor the receipts of those after it. A
+    /// backend that knows only a low-water mark may do nothing; [`Intake::cover`] follows in time.
+    async fn settle(&self, lane: Lane, positions: &[Position]) -> Result<(), Error>;
+
+    /// Bytes held now (pushed, and neither settled nor covered), all lanes.
     fn bytes_held(&self) -> u64;
 }

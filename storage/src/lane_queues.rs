@@ -3,11 +3,12 @@
 //! Owns the frames between push and cover, and the wait when there are too many. Nothing here outlives the process: a
 //! host's durable cursor is where reading starts again. Both the memory backend and the embedded one use it.
 //!
-//! What must hold: a lane never holds more than its limit in bytes but for one frame; positions rise by one a lane;
-//! each receipt is told once; waiting pushes are let in in the order in which they began to wait.
+//! What must hold: a lane never holds more than its limit in bytes but for one frame, and of one host no more than that
+//! host's share of it, so that a host whose events can't be judged for now fills no lane; positions rise by one a lane;
+//! each receipt is told once; pushes that wait for the lane are let in in the order in which they began to wait.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use atproto::syntax::HostName;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
@@ -36,10 +38,12 @@ pub struct LaneQueues {
 }
 
 impl LaneQueues {
-    /// Empty queues, each with room for `lane_bytes_max` (between one byte and 4 GiB).
-    pub fn new(count: LaneCount, lane_bytes_max: usize) -> LaneQueues {
-        let room = u32::try_from(lane_bytes_max.max(1)).unwrap_or(u32::MAX);
-        let queues = count.all().map(|_| Queue::new(room)).collect();
+    /// Empty queues, each with room for `lane_bytes_max` (between one byte and 4 GiB), of which one host may take
+    /// `host_bytes_max`.
+    pub fn new(count: LaneCount, lane_bytes_max: usize, host_bytes_max: usize) -> LaneQueues {
+        let bytes = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
+        let (lane, host) = (bytes(lane_bytes_max), bytes(host_bytes_max.min(lane_bytes_max)));
+        let queues = count.all().map(|_| Queue::new(lane, host)).collect();
         LaneQueues { count, queues, bytes_held: AtomicU64::new(0), closed: AtomicBool::new(false) }
     }
 
@@ -49,6 +53,7 @@ impl LaneQueues {
         self.closed.store(true, Ordering::SeqCst);
         for queue in &self.queues {
             queue.room.close();
+            queue.held().shares.values().for_each(|share| share.room.close());
             queue.pushed.notify_one();
         }
     }
@@ -56,6 +61,16 @@ impl LaneQueues {
     async fn put(&self, work: Work) -> Result<(), Error> {
         let queue = self.queue(self.count.lane_of(work.did()));
         let cost = queue.cost(&work);
+        // First the host's own share, so that who has used it up does not stand in the others' way.
+        let mut place = match &work {
+            Work::Frame(frame) => Some(queue.place(&frame.host)),
+            Work::Command(_) => None,
+        };
+        if let Some(place) = &mut place {
+            let share = queue.share_of(cost);
+            place.room.acquire_many(share).await.map_err(|_closed| Error::Closed)?.forget();
+            place.bytes = share;
+        }
         // The semaphore is fair, so a large frame is not overtaken for ever by small ones.
         queue.room.acquire_many(cost).await.map_err(|_closed| Error::Closed)?.forget();
         self.bytes_held.fetch_add(u64::from(cost), Ordering::Relaxed);
@@ -63,9 +78,22 @@ impl LaneQueues {
         held.last_position += 1;
         let position = Position(held.last_position);
         held.waiting.push_back(Taken { position, work });
+        if let Some(place) = &mut place {
+            place.queue = None;
+        }
         drop(held);
         queue.pushed.notify_one();
         Ok(())
+    }
+
+    /// Gives back the room of what is done with, and tells the receipts.
+    fn release(&self, lane: Lane, done: Vec<Judging>) {
+        let cost: usize = done.iter().map(|judged| judged.cost as usize).sum();
+        self.bytes_held.fetch_sub(cost as u64, Ordering::Relaxed);
+        self.queue(lane).room.add_permits(cost);
+        for sent in done.into_iter().filter_map(|judged| judged.sent) {
+            sent.receipts.taken(sent.upstream_seq);
+        }
     }
 
     /// A lane that is not one of ours is the caller's bug: its `LaneCount` is another than the intake's.
@@ -105,14 +133,14 @@ impl Intake for LaneQueues {
     }
 
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error> {
-        let queue = self.queue(lane);
-        let covered = queue.forget(position);
-        let cost: usize = covered.iter().map(|judged| judged.cost as usize).sum();
-        self.bytes_held.fetch_sub(cost as u64, Ordering::Relaxed);
-        queue.room.add_permits(cost);
-        for (upstream_seq, receipts) in covered.into_iter().filter_map(|judged| judged.receipt) {
-            receipts.taken(upstream_seq);
-        }
+        let covered = self.queue(lane).forget_through(position);
+        self.release(lane, covered);
+        Ok(())
+    }
+
+    async fn settle(&self, lane: Lane, positions: &[Position]) -> Result<(), Error> {
+        let settled = self.queue(lane).forget(positions);
+        self.release(lane, settled);
         Ok(())
     }
 
@@ -127,6 +155,7 @@ struct Queue {
     /// Permits are bytes that may still be taken in.
     room: Semaphore,
     room_bytes: u32,
+    share_bytes: u32,
     /// Wakes the one puller.
     pushed: Notify,
     held: Mutex<Held>,
@@ -137,22 +166,68 @@ struct Held {
     last_position: u64,
     /// Pushed, not given out.
     waiting: VecDeque<Taken>,
-    /// Given out, not covered.
-    judging: VecDeque<Judging>,
+    /// Given out, neither settled nor covered.
+    judging: BTreeMap<Position, Judging>,
+    /// The hosts that hold or want room.
+    shares: HashMap<HostName, Share>,
+}
+
+/// One host's share of a lane.
+struct Share {
+    /// Permits are bytes that may still be taken in of this host.
+    room: Arc<Semaphore>,
+    /// Frames that are held or wait to be.
+    frames: usize,
+}
+
+/// A frame's place in its host's share. Given up when dropped, unless the frame is held by then.
+struct Place<'a> {
+    /// `None` once the frame is held: the place is then given up with it.
+    queue: Option<&'a Queue>,
+    host: HostName,
+    room: Arc<Semaphore>,
+    /// What it has taken of the share.
+    bytes: u32,
 }
 
 /// What is kept of what was given out.
 struct Judging {
-    position: Position,
     cost: u32,
-    /// Of a frame: its host's seq, and who is told. Of a command whoever judges it tells the end.
-    receipt: Option<(u64, Arc<dyn Receipts>)>,
+    /// Of a frame. Of a command whoever judges it tells the end.
+    sent: Option<Sent>,
+}
+
+/// Whose frame it is, and who is told.
+struct Sent {
+    host: HostName,
+    upstream_seq: u64,
+    receipts: Arc<dyn Receipts>,
 }
 
 impl Queue {
-    fn new(room_bytes: u32) -> Queue {
+    fn new(room_bytes: u32, share_bytes: u32) -> Queue {
         let room = Semaphore::new(room_bytes as usize);
-        Queue { room, room_bytes, pushed: Notify::new(), held: Mutex::default() }
+        Queue { room, room_bytes, share_bytes, pushed: Notify::new(), held: Mutex::default() }
+    }
+
+    /// Counts a frame in its host's share, which takes no room of it yet.
+    fn place(&self, host: &HostName) -> Place<'_> {
+        let mut held = self.held();
+        if !held.shares.contains_key(host) {
+            let room = Arc::new(Semaphore::new(self.share_bytes as usize));
+            if self.room.is_closed() {
+                room.close();
+            }
+            held.shares.insert(host.clone(), Share { room, frames: 0 });
+        }
+        let share = held.shares.get_mut(host).expect("it was put there if it was missing");
+        share.frames += 1;
+        Place { queue: Some(self), host: host.clone(), room: Arc::clone(&share.room), bytes: 0 }
+    }
+
+    /// What a frame that costs so much takes of its host's share.
+    fn share_of(&self, cost: u32) -> u32 {
+        cost.min(self.share_bytes)
     }
 
     /// What a frame or command takes of the room: a frame larger than the lane takes all of it.
@@ -179,22 +254,68 @@ impl Queue {
             .count();
         let Held { waiting, judging, .. } = &mut *held;
         let taken: Vec<Taken> = waiting.drain(..count).collect();
-        judging.extend(taken.iter().map(|taken| Judging {
-            position: taken.position,
-            cost: self.cost(&taken.work),
-            receipt: match &taken.work {
-                Work::Frame(frame) => Some((frame.upstream_seq, Arc::clone(&frame.receipts))),
+        judging.extend(taken.iter().map(|Taken { position, work }| {
+            let sent = match work {
+                Work::Frame(frame) => Some(Sent {
+                    host: frame.host.clone(),
+                    upstream_seq: frame.upstream_seq,
+                    receipts: Arc::clone(&frame.receipts),
+                }),
                 Work::Command(_) => None,
-            },
+            };
+            (*position, Judging { cost: self.cost(work), sent })
         }));
         taken
     }
 
     /// Drops what was given out up to `position`; what was not given out stays, whatever the position says.
-    fn forget(&self, position: Position) -> Vec<Judging> {
+    fn forget_through(&self, position: Position) -> Vec<Judging> {
         let mut held = self.held();
-        let count = held.judging.partition_point(|judging| judging.position <= position);
-        held.judging.drain(..count).collect()
+        let mut covered = Vec::new();
+        while let Some(first) = held.judging.first_entry()
+            && *first.key() <= position
+        {
+            covered.push(first.remove());
+        }
+        self.give_back(&mut held, &covered);
+        covered
+    }
+
+    /// Drops these, as far as they were given out.
+    fn forget(&self, positions: &[Position]) -> Vec<Judging> {
+        let mut held = self.held();
+        let settled: Vec<Judging> = positions.iter().filter_map(|position| held.judging.remove(position)).collect();
+        self.give_back(&mut held, &settled);
+        settled
+    }
+
+    /// Gives the hosts back what frames took of their shares.
+    fn give_back(&self, held: &mut Held, done: &[Judging]) {
+        for judging in done {
+            if let Some(sent) = &judging.sent {
+                held.leave(&sent.host, self.share_of(judging.cost));
+            }
+        }
+    }
+}
+
+impl Held {
+    /// A frame of this host is no longer held, nor does it wait to be.
+    fn leave(&mut self, host: &HostName, bytes: u32) {
+        let Some(share) = self.shares.get_mut(host) else { return };
+        share.room.add_permits(bytes as usize);
+        share.frames -= 1;
+        if share.frames == 0 {
+            self.shares.remove(host);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue {
+            queue.held().leave(&self.host, self.bytes);
+        }
     }
 }
 
@@ -212,5 +333,83 @@ impl std::fmt::Debug for Held {
             .field("waiting", &self.waiting.len())
             .field("judging", &self.judging.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        num::NonZeroU32,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use atproto::{event::Kind, syntax::Did};
+
+    use super::*;
+    use crate::conformance::sample;
+
+    struct Deaf;
+
+    impl Receipts for Deaf {
+        fn taken(&self, _upstream_seq: u64) {}
+    }
+
+    fn frame(host: u64, number: u64) -> RawFrame {
+        let did: Did = sample::did(number);
+        let (bytes, seq_slot) = sample::frame(&did, number, 1_000);
+        RawFrame {
+            host: sample::host(host),
+            host_epoch: 0,
+            upstream_seq: number,
+            received_at_micros: 0,
+            did,
+            kind: Kind::Identity,
+            seq_slot,
+            bytes,
+            receipts: Arc::new(Deaf),
+        }
+    }
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn is_taken(queues: &LaneQueues, host: u64, number: u64) -> bool {
+        poll(pin!(queues.push(frame(host, number)))).is_ready()
+    }
+
+    #[test]
+    fn a_host_takes_its_share_of_a_lane_and_no_more() {
+        let lane = Lane(0);
+        let queues = LaneQueues::new(LaneCount(NonZeroU32::MIN), 100_000, 10_000);
+        let taken = (0..20).filter(|&number| is_taken(&queues, 1, number)).count();
+        assert!((5..10).contains(&taken), "{taken} frames of 1,000 bytes for 10,000");
+        assert!(is_taken(&queues, 2, 100), "another host is let in");
+        {
+            let mut waiting = pin!(queues.push(frame(1, 50)));
+            assert!(poll(waiting.as_mut()).is_pending());
+            let Poll::Ready(Ok(pulled)) = poll(pin!(queues.pull(lane, 3_000))) else { panic!("there are frames") };
+            assert!(poll(pin!(queues.settle(lane, &[pulled[1].position]))).is_ready());
+            assert!(poll(waiting).is_ready(), "a settled frame makes room, though the one before it waits");
+        }
+        assert!(!is_taken(&queues, 1, 51), "a push that was dropped while it waited took nothing");
+        let Poll::Ready(Ok(pulled)) = poll(pin!(queues.pull(lane, 1 << 20))) else { panic!("there are frames") };
+        let last = pulled.last().unwrap().position;
+        assert!(poll(pin!(queues.cover(lane, last))).is_ready());
+        assert_eq!(queues.bytes_held(), 0);
+        assert!(queues.queue(lane).held().shares.is_empty(), "nothing is kept of hosts that hold nothing");
+        assert_eq!((0..20).filter(|&number| is_taken(&queues, 1, number)).count(), taken);
+    }
+
+    #[test]
+    fn who_waits_for_a_share_hears_of_the_end() {
+        let queues = LaneQueues::new(LaneCount(NonZeroU32::MIN), 100_000, 2_000);
+        assert!(is_taken(&queues, 1, 1));
+        let mut waiting = pin!(queues.push(frame(1, 2)));
+        assert!(poll(waiting.as_mut()).is_pending());
+        queues.close();
+        assert!(matches!(poll(waiting), Poll::Ready(Err(Error::Closed))));
+        assert!(matches!(poll(pin!(queues.push(frame(3, 3)))), Poll::Ready(Err(Error::Closed))));
     }
 }

@@ -278,6 +278,10 @@ impl<'a> LaneRun<'a> {
         if let Some(position) = self.docket.covered() {
             self.shared.parts.stores.intake.cover(self.lane, position).await?;
         }
+        let early = self.docket.settled_early();
+        if !early.is_empty() {
+            self.shared.parts.stores.intake.settle(self.lane, &early).await?;
+        }
         self.measure();
         Ok(())
     }

@@ -131,6 +131,10 @@ impl Intake for Held {
         Err(Error::Closed)
     }
 
+    async fn settle(&self, _: Lane, _: &[Position]) -> Result<(), Error> {
+        Err(Error::Closed)
+    }
+
     fn bytes_held(&self) -> u64 {
         0
     }

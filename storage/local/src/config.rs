@@ -13,6 +13,8 @@ pub struct Config {
     pub lanes: LaneCount,
     /// What one lane of the intake holds at most, in bytes.
     pub lane_bytes_max: usize,
+    /// What it holds at most of one host, in bytes: a host whose events can't be judged for now fills no lane.
+    pub host_bytes_max: usize,
     /// How long events are kept; `None` for as long as there is room.
     pub window: Option<Duration>,
     /// How many bytes of events are kept; `None` for as many as there is room for.
@@ -66,6 +68,7 @@ impl Config {
         Config {
             lanes,
             lane_bytes_max: 4 << 20,
+            host_bytes_max: 1 << 20,
             window: Some(Duration::from_secs(72 * 3600)),
             window_bytes: None,
             seq_start: None,

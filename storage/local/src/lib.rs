@@ -81,7 +81,7 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
     metrics.repos.set(i64::try_from(state.repo_count()).unwrap_or(i64::MAX));
     let log = LocalLog::start(segments, state.clone(), &config, metrics)
         .map_err(OpenError::io("start the writer of", directory.log()))?;
-    let intake = LaneQueues::new(config.lanes, config.lane_bytes_max);
+    let intake = LaneQueues::new(config.lanes, config.lane_bytes_max, config.host_bytes_max);
     Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, _directory: directory })
 }
 

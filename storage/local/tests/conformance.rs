@@ -24,6 +24,7 @@ fn with(setup: Setup, data: &Data) -> Config {
     Config {
         lanes: setup.lanes,
         lane_bytes_max: setup.lane_bytes_max,
+        host_bytes_max: setup.lane_bytes_max,
         window_bytes: Some(setup.window_bytes),
         seq_start: Some(setup.seq_start),
         segment_bytes: 100_000,

@@ -266,6 +266,30 @@ pub async fn tells_each_receipt_once(backend: &dyn Backend) {
     assert_eq!(intake.bytes_held(), 0);
 }
 
+/// Frames that are settled out of order are told and make room as if they were covered, and are not told again.
+pub async fn settled_frames_make_room_and_are_told_once(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let intake = running.stores().intake;
+    let told: Arc<Told> = Arc::default();
+    let lane = intake.lanes().lane_of(&sample::did(1));
+    for upstream_seq in 1..=10 {
+        intake.push(raw(1, upstream_seq, 100, &told)).await.unwrap();
+    }
+    let taken = pull_count(&*intake, lane, 10).await;
+    let before = intake.bytes_held();
+    let settled: Vec<_> = taken[3..7].iter().map(|taken| taken.position).collect();
+    intake.settle(lane, &settled).await.unwrap();
+    intake.settle(lane, &settled[..2]).await.unwrap();
+    if backend.receipts_wait_for_cover() {
+        assert_eq!(told.sorted(), [4, 5, 6, 7]);
+        assert!(intake.bytes_held() < before);
+    }
+    intake.cover(lane, taken[4].position).await.unwrap();
+    intake.cover(lane, taken[9].position).await.unwrap();
+    assert_eq!(told.sorted(), (1..=10).collect::<Vec<_>>());
+    assert_eq!(intake.bytes_held(), 0);
+}
+
 /// A position past what was given out covers what was given out, and nothing that waits.
 pub async fn covers_nothing_that_was_not_pulled(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;

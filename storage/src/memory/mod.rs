@@ -21,6 +21,8 @@ pub struct Config {
     pub lanes: LaneCount,
     /// What one lane holds at most, in bytes.
     pub lane_bytes_max: usize,
+    /// What it holds at most of one host.
+    pub host_bytes_max: usize,
     /// What the log keeps at most, in bytes of frames; the newest event is always kept.
     pub window_bytes: u64,
     /// The seq of the first event.
@@ -34,6 +36,7 @@ impl Default for Config {
         Config {
             lanes: LaneCount(NonZeroU32::new(4).expect("4 is not 0")),
             lane_bytes_max: 4 << 20,
+            host_bytes_max: 4 << 20,
             window_bytes: 64 << 20,
             seq_start: Seq(1),
             now_micros: Arc::new(|| 1_767_225_600_000_000),
@@ -48,7 +51,7 @@ pub fn open() -> Stores {
 
 /// An empty backend.
 pub fn open_with(config: Config) -> Stores {
-    let intake = LaneQueues::new(config.lanes, config.lane_bytes_max);
+    let intake = LaneQueues::new(config.lanes, config.lane_bytes_max, config.host_bytes_max);
     let repos = MemoryRepos::default();
     let log = MemoryLog::new(config, repos.clone());
     Stores {

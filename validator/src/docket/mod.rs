@@ -338,6 +338,12 @@ impl Docket {
         self.progress.moved()
     }
 
+    /// Frames past the low-water mark that were settled since this was last asked for, durable where they were accepted.
+    /// A few may be below it by now.
+    pub fn settled_early(&mut self) -> Vec<Position> {
+        self.progress.early()
+    }
+
     /// Judges a case's frames until they are done or have to ask again.
     fn resume(&mut self, party: Party, mut case: Case, now_micros: u64, judge: &mut impl Judge) {
         while let Some((front, grounds)) = case.front() {

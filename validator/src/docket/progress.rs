@@ -1,34 +1,50 @@
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use storage::intake::Position;
 
-/// A lane's low-water mark: the last position that is settled with all before it.
+/// Which of a lane's frames are settled: the low-water mark (the last position that is settled with all before it), and
+/// those settled past it. Holds only what is open, however long one of them is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Open positions and those settled after the first open one, rising.
-    open: VecDeque<(Position, bool)>,
-    moved_to: Option<Position>,
+    /// Open positions, each with the one that was taken before it.
+    open: BTreeMap<Position, Option<Position>>,
+    newest: Option<Position>,
+    /// The mark as it was last given.
+    told: Option<Position>,
+    early: Vec<Position>,
 }
 
 impl Progress {
     /// A frame has been taken; positions rise, perhaps with gaps.
     pub(super) fn open(&mut self, position: Position) {
-        self.open.push_back((position, false));
+        self.open.insert(position, self.newest);
+        self.newest = Some(position);
     }
 
     /// A frame is settled and, if accepted, durable.
     pub(super) fn close(&mut self, position: Position) {
-        let Ok(at) = self.open.binary_search_by_key(&position, |&(open, _)| open) else { return };
-        self.open[at].1 = true;
-        while let Some(&(first, true)) = self.open.front() {
-            self.open.pop_front();
-            self.moved_to = Some(first);
+        self.open.remove(&position);
+        if self.open.first_key_value().is_some_and(|(first, _)| *first < position) {
+            self.early.push(position);
         }
     }
 
     /// The mark, if it has moved since the last call.
     pub(super) fn moved(&mut self) -> Option<Position> {
-        self.moved_to.take()
+        let mark = match self.open.first_key_value() {
+            Some((_, before)) => *before,
+            None => self.newest,
+        };
+        if mark == self.told {
+            return None;
+        }
+        self.told = mark;
+        mark
+    }
+
+    /// Those settled since the last call while one before them was open. The mark may have passed some of them since.
+    pub(super) fn early(&mut self) -> Vec<Position> {
+        std::mem::take(&mut self.early)
     }
 }
 
@@ -50,16 +66,23 @@ mod tests {
                 progress.open(Position(position));
             }
             let mut left = positions.clone();
-            let mut mark = None;
+            let (mut mark, mut early) = (None, Vec::new());
             for pick in order {
                 if left.is_empty() { break }
                 progress.close(Position(left.remove(pick.index(left.len()))));
+                early.extend(progress.early());
                 mark = progress.moved().or(mark);
                 let expected = match left.first() {
                     None => positions.last().copied(),
                     Some(first) => positions.iter().copied().take_while(|position| position < first).last(),
                 };
                 prop_assert_eq!(mark, expected.map(Position));
+                let is_settled = |position: &u64| !left.contains(position);
+                for position in positions.iter().filter(|position| is_settled(position)) {
+                    let is_told = Some(Position(*position)) <= mark || early.contains(&Position(*position));
+                    prop_assert!(is_told, "{} is settled and nobody hears of it", position);
+                }
+                prop_assert!(early.iter().all(|position| is_settled(&position.0)));
             }
         }
     }
