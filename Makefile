@@ -48,6 +48,9 @@ bench: setup ## Print the relay's cost per event beside the bare cost of verifyi
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
 
-fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
-	@cd atproto && for t in $$(cargo +nightly fuzz list); do mkdir -p fuzz/corpus/$$t && \
-	  cargo +nightly fuzz run $$t fuzz/corpus/$$t fuzz/seeds/$$t -- -max_total_time=60 || exit 1; done
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+fuzz: ## Run every fuzz target for a minute, or FUZZ_SECONDS=600 (needs a nightly toolchain and cargo-fuzz)
+	@unset CARGO_TARGET_DIR; for t in $$(cargo +nightly fuzz list --fuzz-dir fuzz); do mkdir -p fuzz/found/$$t && \
+	  cargo +nightly fuzz run --fuzz-dir fuzz $$t fuzz/found/$$t fuzz/corpus/$$t fuzz/seeds/$$t -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 || exit 1; done

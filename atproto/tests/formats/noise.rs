@@ -1,7 +1,7 @@
 //! Whatever the bytes, nothing panics, and what is accepted holds together: what the fuzz targets check, on a stable
 //! toolchain, over their seeds, noise and damaged recordings.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 use atproto::{
     car::Car,
@@ -11,19 +11,21 @@ use proptest::prelude::*;
 
 use crate::recorded_frames;
 
-#[path = "../../fuzz/src/lib.rs"]
+#[path = "../../../fuzz/src/formats.rs"]
 #[expect(unreachable_pub, reason = "the fuzz targets reach them: there the file is a crate's root")]
 mod checks;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 9] = [
     ("car", checks::car),
     ("cbor", checks::cbor),
     ("commit", checks::commit),
     ("did_doc", checks::did_doc),
     ("frame", checks::frame),
+    ("invert", checks::invert),
     ("mst", checks::mst),
+    ("record", checks::record),
     ("syntax", checks::syntax),
 ];
 
@@ -34,16 +36,13 @@ fn check_in_every_way(bytes: &[u8]) {
 }
 
 #[test]
-fn seeds_of_the_fuzz_targets() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-    let folders: BTreeSet<String> =
-        fs::read_dir(&seeds).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(folders, CHECKS.map(|(name, _)| name.to_owned()).into());
+fn seeds_and_corpora_of_the_fuzz_targets() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     for (name, _) in CHECKS {
-        let mut files = fs::read_dir(seeds.join(name)).unwrap().peekable();
-        assert!(files.peek().is_some(), "no seeds for {name}");
-        for file in files {
-            // A seed that found a fault in one reader may find one in another.
+        let files = |of: &str| fs::read_dir(fuzz.join(of).join(name)).into_iter().flatten();
+        assert!(files("seeds").next().is_some(), "no seeds for {name}");
+        for file in files("seeds").chain(files("corpus")) {
+            // An input that found a fault in one reader may find one in another.
             check_in_every_way(&fs::read(file.unwrap().path()).unwrap());
         }
     }

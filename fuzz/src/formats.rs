@@ -1,5 +1,6 @@
-//! What must hold of any bytes, one function for each fuzz target: nothing panics, and what is accepted holds together.
-//! The stable tests include this file and run it over the seeds, over noise and over damaged recordings.
+//! The formats: `atproto`'s tests run these over noise and damaged recordings too.
+
+use std::collections::BTreeMap;
 
 use atproto::{
     car::{self, Car},
@@ -11,6 +12,7 @@ use atproto::{
     event::{self, Event, Routed},
     frame,
     mst::{self, Node, Op, Tree},
+    record,
     syntax::{Datetime, Did, Handle, HostName, Nsid, RecordKey, RepoPath, Tid},
 };
 
@@ -97,6 +99,105 @@ pub fn mst(bytes: &[u8]) {
             let _ = mst::invert(root, &blocks, &[Op { path, prev: None, cid: Some(value) }]);
         }
     }
+}
+
+/// A record.
+pub fn record(bytes: &[u8]) {
+    let is_one_map = bytes.first().is_some_and(|first| first >> 5 == 5)
+        && cbor::validate(bytes, &Limits::DEFAULT).is_ok_and(<[u8]>::is_empty);
+    assert_eq!(record::check(bytes).is_ok(), is_one_map, "a record is one canonical map");
+}
+
+/// A repo, a commit's ops on it, and lies about both: what undoing the ops gives is what a plain map says, or an error.
+///
+/// The bytes are a number of records and their keys, a number of ops, three bytes for each (key, value, lie), and which
+/// block is lost.
+pub fn invert(bytes: &[u8]) {
+    let mut rest = bytes.iter().copied();
+    let mut next = || rest.next().unwrap_or(0);
+    let value = |byte: u8| Cid::of_cbor(&[byte]);
+
+    let mut before = BTreeMap::new();
+    for _ in 0..next() % 64 {
+        before.insert(key(next()), value(0));
+    }
+    let mut after = before.clone();
+    let (mut truth, mut claims) = (BTreeMap::new(), BTreeMap::new());
+    for _ in 0..next() % 16 {
+        let (path, made, lie) = (key(next()), next(), next());
+        let (prev, cid) = (before.get(&path).copied(), (made % 3 > 0).then(|| value(made)));
+        if (prev.is_none() && cid.is_none()) || truth.contains_key(&path) {
+            continue;
+        }
+        match cid {
+            Some(cid) => after.insert(path.clone(), cid),
+            None => after.remove(&path),
+        };
+        truth.insert(path.clone(), (prev, cid));
+        match lie % 16 {
+            1 => drop(claims.insert(path, (Some(value(lie)), cid))),
+            2 => drop(claims.insert(path, (prev, Some(value(lie))))),
+            3 => drop(claims.insert(path, (None, cid))),
+            4 => drop(claims.insert(key(lie), (prev, cid))),
+            5 => {}
+            _ => drop(claims.insert(path, (prev, cid))),
+        }
+    }
+    claims.retain(|_, claim| *claim != (None, None));
+    let ops = |of: &BTreeMap<String, (Option<Cid>, Option<Cid>)>| -> Vec<(String, Option<Cid>, Option<Cid>)> {
+        of.iter().map(|(path, (prev, cid))| (path.clone(), *prev, *cid)).collect()
+    };
+    let (true_ops, claimed_ops) = (ops(&truth), ops(&claims));
+
+    let applied = tree(&before).apply(&as_ops(&true_ops)).expect("the ops fit");
+    assert_eq!(
+        (applied.prev_data, applied.data),
+        (tree(&before).root(), tree(&after).root()),
+        "a tree of another shape"
+    );
+    let mut blocks = applied.blocks;
+    let lost = usize::from(next());
+    if lost > 0 && !blocks.is_empty() {
+        let _ = blocks.remove(lost % blocks.len());
+    }
+    let is_honest = lost == 0 && truth == claims;
+    let file = car::write(applied.data, blocks.iter().map(|(cid, block)| (*cid, block.as_slice())));
+    let car = Car::parse(&file).expect("what is written can be read");
+    let undone = mst::invert(applied.data, &car, &as_ops(&claimed_ops));
+
+    // The same on a plain map.
+    let mut model = after;
+    let fits = claims.iter().all(|(path, (prev, cid))| {
+        let fits = model.get(path) == cid.as_ref();
+        match prev {
+            Some(prev) => model.insert(path.clone(), *prev),
+            None => model.remove(path),
+        };
+        fits
+    });
+    match undone {
+        Ok(root) => {
+            assert!(fits, "ops that the tree contradicts");
+            assert_eq!(root, tree(&model).root(), "another root");
+        }
+        Err(error) => assert!(!is_honest, "a true commit is refused: {error}"),
+    }
+}
+
+fn key(number: u8) -> String {
+    format!("a.b.c/{number}")
+}
+
+fn tree(records: &BTreeMap<String, Cid>) -> Tree {
+    let mut tree = Tree::empty();
+    for (path, cid) in records {
+        tree.insert(path.as_bytes(), *cid).expect("a whole tree takes every key");
+    }
+    tree
+}
+
+fn as_ops(ops: &[(String, Option<Cid>, Option<Cid>)]) -> Vec<Op<'_>> {
+    ops.iter().map(|(path, prev, cid)| Op { path, prev: *prev, cid: *cid }).collect()
 }
 
 /// A DID document.
