@@ -5,11 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use atproto::syntax::Did;
 use runtime::{clock::Clock, tasks::Tasks};
-use storage::{Stores, refusal::Refusals};
+use storage::{Stores, refusal::Refusals, repos::RepoState};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use validator::identity::Resolver;
+use validator::{AccountError, Accounts, identity::Resolver};
 
 use crate::{
     admin::readiness::Facts,
@@ -36,8 +37,8 @@ pub struct Inner {
     pub hub: Hub,
     /// Who accounts are.
     pub resolver: Resolver,
-    /// What an operator does to accounts.
-    pub accounts: validator::Accounts,
+    /// What an operator does to accounts; see [`Inner::takedown`].
+    pub accounts: Accounts,
     /// The crawler's hosts.
     pub hosts: crawler::Handle,
     /// What the fan-out counts.
@@ -75,6 +76,20 @@ impl Inner {
     /// Where the reading of a host begins that is added while the relay runs.
     pub fn start_of_hosts(&self) -> crawler::Start {
         start_of_hosts(self.dev)
+    }
+
+    /// Takes an account down. When it answers, no subscriber is sent anything of it any more but the takedown itself.
+    pub async fn takedown(&self, did: &Did) -> Result<RepoState, AccountError> {
+        let state = self.accounts.takedown(did).await?;
+        self.hub.caught_up().await;
+        Ok(state)
+    }
+
+    /// Ends a takedown. When it answers, the account's events are served again.
+    pub async fn restore(&self, did: &Did) -> Result<RepoState, AccountError> {
+        let state = self.accounts.restore(did).await?;
+        self.hub.caught_up().await;
+        Ok(state)
     }
 
     /// What readiness is judged by.

@@ -24,7 +24,7 @@ use runtime::{
     http::{BindError, Limits, Listener},
     tasks::{Tasks, Undrained},
 };
-use storage::{Stores, refusal::Refusals};
+use storage::{Stores, log::ReadError, refusal::Refusals};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -84,6 +84,9 @@ pub enum Error {
     /// The simulated directory's address is no URL.
     #[error("the simulated directory has no usable address")]
     SimulatedUrl(#[from] url::ParseError),
+    /// What may not be served is not known.
+    #[error("failed to read which accounts are taken down")]
+    Takedowns(#[from] ReadError),
     /// The crawler can't be built.
     #[error("failed to build the crawler")]
     Crawler(#[from] crawler::Error),
@@ -113,7 +116,7 @@ impl Node {
             Egress::new(Policy { allow_local: config.dev, contact: config.contact.clone(), ..Policy::default() });
 
         let fanout = fanout::Metrics::register(&registry)?;
-        let hub = Hub::build(stores.log.clone(), config.hub.clone(), fanout.clone());
+        let hub = Hub::build(stores.log.clone(), stores.repos.clone(), config.hub.clone(), fanout.clone()).await?;
 
         let identities = identity::Config::new(config.plc_url.clone());
         let kept = stores.identities.clone();

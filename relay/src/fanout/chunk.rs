@@ -10,6 +10,8 @@ use bytes::Bytes;
 use runtime::ws::{Data, header};
 use storage::{log::Published, seq::Seq};
 
+use super::withheld::Filter;
+
 /// The longest header of a frame that a server sends.
 const HEADER_BYTES_MAX: usize = 10;
 
@@ -18,6 +20,7 @@ const HEADER_BYTES_MAX: usize = 10;
 pub struct Chunk {
     after: Seq,
     last: Seq,
+    generation: u64,
     bytes: Bytes,
     marks: Box<[Mark]>,
 }
@@ -30,18 +33,19 @@ struct Mark {
 }
 
 impl Chunk {
-    /// Encodes events that follow `after` without a hole; they must not be empty.
-    pub fn encode(after: Seq, events: &[Published]) -> Chunk {
+    /// Encodes those of the events that may be served. They follow `after` without a hole and must not be empty.
+    pub fn encode(after: Seq, events: &[Published], filter: &Filter<'_>) -> Chunk {
         let size = events.iter().map(|event| HEADER_BYTES_MAX + event.frame.len()).sum();
         let mut bytes = Vec::with_capacity(size);
         let mut marks = Vec::with_capacity(events.len());
-        for event in events {
+        for event in events.iter().filter(|event| filter.serves(event)) {
             bytes.extend_from_slice(header(Data::Binary, event.frame.len()).as_bytes());
             bytes.extend_from_slice(&event.frame);
             marks.push(Mark { seq: event.seq, end: bytes.len() });
         }
-        let last = marks.last().map_or(after, |mark| mark.seq);
-        Chunk { after, last, bytes: Bytes::from(bytes), marks: marks.into_boxed_slice() }
+        let last = events.last().map_or(after, |event| event.seq);
+        let generation = filter.generation();
+        Chunk { after, last, generation, bytes: Bytes::from(bytes), marks: marks.into_boxed_slice() }
     }
 
     /// The seq before its first one.
@@ -52,6 +56,11 @@ impl Chunk {
     /// Its last seq.
     pub fn last(&self) -> Seq {
         self.last
+    }
+
+    /// The state of what is withheld that it was encoded under.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Its size on the wire, and about its size in memory.
@@ -74,6 +83,14 @@ impl Chunk {
         match self.marks.partition_point(|mark| mark.seq <= position) {
             0 => 0,
             n => self.marks[n - 1].end,
+        }
+    }
+
+    /// The seq of the last frame that ends at `offset` or before; the one before the chunk where there is none.
+    fn seq_before(&self, offset: usize) -> Seq {
+        match self.marks.partition_point(|mark| mark.end <= offset) {
+            0 => self.after,
+            n => self.marks[n - 1].seq,
         }
     }
 
@@ -110,7 +127,8 @@ pub struct Outgoing {
 #[derive(Debug)]
 enum Piece {
     /// `chunk.bytes[at..end]`; both lie on frame boundaries but `at` of the front piece, which moves as bytes leave.
-    Events { chunk: Arc<Chunk>, at: usize, end: usize },
+    /// What is before `from` was not asked for.
+    Events { chunk: Arc<Chunk>, from: Seq, at: usize, end: usize },
     /// A frame of our own; `at` bytes of it have left.
     Own { bytes: Bytes, at: usize },
 }
@@ -130,7 +148,7 @@ impl Outgoing {
     pub fn push_chunk(&mut self, chunk: Arc<Chunk>, position: Seq) {
         let (at, end) = (chunk.offset_after(position), chunk.len_bytes());
         if at < end {
-            self.pieces.push_back(Piece::Events { chunk, at, end });
+            self.pieces.push_back(Piece::Events { chunk, from: position, at, end });
         }
     }
 
@@ -146,14 +164,14 @@ impl Outgoing {
             None => self.pieces.push_back(own),
             Some(Piece::Own { at: 0, .. }) => self.pieces.push_front(own),
             Some(Piece::Own { .. }) => self.pieces.insert(1, own),
-            Some(Piece::Events { chunk, at, end }) => {
+            Some(Piece::Events { chunk, from, at, end }) => {
                 let boundary = chunk.boundary_from(*at);
                 if boundary == *at {
                     self.pieces.push_front(own);
                 } else if boundary == *end {
                     self.pieces.insert(1, own);
                 } else {
-                    let rest = Piece::Events { chunk: chunk.clone(), at: boundary, end: *end };
+                    let rest = Piece::Events { chunk: chunk.clone(), from: *from, at: boundary, end: *end };
                     *end = boundary;
                     self.pieces.insert(1, rest);
                     self.pieces.insert(1, own);
@@ -168,7 +186,7 @@ impl Outgoing {
         let nothing_left = match self.pieces.front_mut() {
             None => true,
             Some(Piece::Own { at, .. }) => *at == 0,
-            Some(Piece::Events { chunk, at, end }) => {
+            Some(Piece::Events { chunk, at, end, .. }) => {
                 *end = chunk.boundary_from(*at);
                 at == end
             }
@@ -178,12 +196,34 @@ impl Outgoing {
         }
     }
 
+    /// Takes back all events of which nothing has left; frames of our own stay. Gives the position to go on from, if
+    /// anything was taken back.
+    pub fn take_back(&mut self) -> Option<Seq> {
+        let mut goes_on_from = None;
+        for piece in std::mem::take(&mut self.pieces) {
+            match piece {
+                Piece::Own { .. } => self.pieces.push_back(piece),
+                Piece::Events { chunk, from, at, end } => {
+                    // Only the front piece can stand within a frame.
+                    let boundary = chunk.boundary_from(at);
+                    if boundary < end {
+                        goes_on_from.get_or_insert(from.max(chunk.seq_before(boundary)));
+                    }
+                    if at < boundary {
+                        self.pieces.push_back(Piece::Events { chunk, from, at, end: boundary });
+                    }
+                }
+            }
+        }
+        goes_on_from
+    }
+
     /// Fills `slices` with what comes next and gives how many it filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
         for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
             *slot = IoSlice::new(match piece {
-                Piece::Events { chunk, at, end } => &chunk.bytes[*at..*end],
+                Piece::Events { chunk, at, end, .. } => &chunk.bytes[*at..*end],
                 Piece::Own { bytes, at } => &bytes[*at..],
             });
             filled += 1;
@@ -197,7 +237,7 @@ impl Outgoing {
         let mut sent = Sent::default();
         while let Some(piece) = self.pieces.front_mut() {
             let done = match piece {
-                Piece::Events { chunk, at, end } => {
+                Piece::Events { chunk, at, end, .. } => {
                     let step = left.min(*end - *at);
                     sent.bytes += step as u64;
                     sent.events += chunk.frames_ended(*at, *at + step) as u64;
@@ -227,6 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fanout::withheld::tests::nothing;
 
     fn published(seq: u64, size: usize) -> Published {
         Published { seq: Seq(seq), account: 0, taken_down: false, frame: Bytes::from(vec![seq as u8; size]) }
@@ -234,7 +275,7 @@ mod tests {
 
     fn chunk(after: u64, sizes: &[usize]) -> Arc<Chunk> {
         let events: Vec<_> = sizes.iter().enumerate().map(|(i, size)| published(after + 1 + i as u64, *size)).collect();
-        Arc::new(Chunk::encode(Seq(after), &events))
+        Arc::new(Chunk::encode(Seq(after), &events, &nothing().filter()))
     }
 
     fn drain(outgoing: &mut Outgoing, step: usize) -> (Vec<u8>, Sent) {
@@ -296,6 +337,44 @@ mod tests {
             let rest = drain(&mut outgoing, 100).0.len();
             assert_eq!(already + rest, already.next_multiple_of(6));
         }
+    }
+
+    #[test]
+    fn what_is_withheld_leaves_a_gap_that_positions_go_over() {
+        let withheld = nothing();
+        let mut events: Vec<_> = (11..=16).map(|seq| published(seq, 4)).collect();
+        for event in &mut events {
+            event.account = u64::from([12, 13, 16].contains(&event.seq.0));
+        }
+        withheld.fold(&[Published { account: 1, taken_down: true, ..published(9, 4) }]);
+        let chunk = Arc::new(Chunk::encode(Seq(10), &events, &withheld.filter()));
+        assert_eq!((chunk.events(), chunk.last(), chunk.generation()), (3, Seq(16), 1));
+        for (position, expected) in [(10, 18), (11, 12), (12, 12), (13, 12), (14, 6), (15, 0)] {
+            let mut outgoing = Outgoing::default();
+            outgoing.push_chunk(chunk.clone(), Seq(position));
+            assert_eq!(drain(&mut outgoing, 100).0.len(), expected, "after {position}");
+        }
+    }
+
+    #[test]
+    fn what_has_not_left_is_taken_back() {
+        let chunks = [chunk(0, &[4, 4, 4]), chunk(3, &[4, 4, 4])];
+        for already in 0..36 {
+            let mut outgoing = Outgoing::default();
+            outgoing.push_chunk(chunks[0].clone(), Seq(0));
+            outgoing.push_chunk(chunks[1].clone(), Seq(3));
+            outgoing.advance(already);
+            outgoing.push_soon(Bytes::from_static(b"PONG"));
+            let goes_on_from = outgoing.take_back();
+            let rest = drain(&mut outgoing, 5).0;
+            assert_eq!(already + rest.len(), already.next_multiple_of(6) + 4, "the frame under way, and the pong");
+            assert!(rest.ends_with(b"PONG"));
+            let frames = already.div_ceil(6) as u64;
+            assert_eq!(goes_on_from, (frames < 6).then_some(Seq(frames)), "after {already} bytes");
+        }
+        let mut outgoing = Outgoing::default();
+        outgoing.push_chunk(chunks[1].clone(), Seq(5));
+        assert_eq!(outgoing.take_back(), Some(Seq(5)), "not to what was never asked for");
     }
 
     proptest! {

@@ -11,7 +11,8 @@ use std::{
 use runtime::{backoff::Backoff, rate::Rate};
 use storage::{
     error::Error,
-    log::{EventLog, ReadError, Window},
+    log::{EventLog, Published, ReadError, Window},
+    repos::Repos,
     seq::Seq,
 };
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use super::{
     metrics::Metrics,
     replay::Replay,
     ring::{Found, Ring},
+    withheld::Withheld,
 };
 
 /// Sizes of the hub.
@@ -61,6 +63,7 @@ pub struct Hub {
 
 struct Shared {
     log: Arc<dyn EventLog>,
+    withheld: Arc<Withheld>,
     ring: RwLock<Ring>,
     /// The ring's last seq.
     tail: watch::Sender<Seq>,
@@ -71,20 +74,28 @@ struct Shared {
 }
 
 impl Hub {
-    /// A hub that begins at the end of the log. Nothing moves until [`Hub::run`].
-    pub fn build(log: Arc<dyn EventLog>, config: Config, metrics: Metrics) -> Hub {
-        let last = log.window().borrow().last;
+    /// A hub that begins at the end of the log and knows what may not be served. Nothing moves until [`Hub::run`].
+    pub async fn build(
+        log: Arc<dyn EventLog>,
+        repos: Arc<dyn Repos>,
+        config: Config,
+        metrics: Metrics,
+    ) -> Result<Hub, ReadError> {
+        let (withheld, last) = Withheld::load(repos, log.clone()).await?;
+        let withheld = Arc::new(withheld);
+        metrics.withheld_accounts.set(count(withheld.filter().len()));
         let replay = Replay::new(
             log.clone(),
+            withheld.clone(),
             config.chunk_bytes,
             config.replay_reads_max,
             config.replay_recent_max,
             metrics.clone(),
         );
         let ring = RwLock::new(Ring::new(last, config.ring_bytes));
-        let shared =
-            Shared { log, ring, tail: watch::Sender::new(last), replay, rate: Rate::default(), config, metrics };
-        Hub { shared: Arc::new(shared) }
+        let tail = watch::Sender::new(last);
+        let shared = Shared { log, withheld, ring, tail, replay, rate: Rate::default(), config, metrics };
+        Ok(Hub { shared: Arc::new(shared) })
     }
 
     /// What of the log can be read now.
@@ -104,7 +115,21 @@ impl Hub {
 
     /// What follows `position` in the log: one chunk, or none where it is the end.
     pub async fn read_behind(&self, position: Seq) -> Result<Option<Arc<Chunk>>, ReadError> {
-        self.shared.replay.read(position).await
+        let tail = *self.shared.tail.borrow();
+        self.shared.replay.read(position, tail).await
+    }
+
+    /// Which state of what may not be served counts. Chunks of another one must not be sent any more.
+    pub fn generation(&self) -> u64 {
+        self.shared.withheld.generation()
+    }
+
+    /// Waits until what is durable now is seen here: a takedown among it is then in force for every subscriber.
+    pub async fn caught_up(&self) {
+        let last = self.window().last;
+        let mut tail = self.tail();
+        // The sender lives as long as this hub.
+        let _seen = tail.wait_for(|tail| *tail >= last).await;
     }
 
     /// Events a second over the last seconds.
@@ -129,7 +154,7 @@ impl Hub {
                 }
                 Ok(events) => {
                     backoff.reset();
-                    self.publish(Arc::new(Chunk::encode(position, &events)));
+                    self.publish(position, &events);
                     let linger = linger(shared.metrics.subscribers.get(), shared.config.linger_max);
                     if !linger.is_zero() {
                         tokio::time::sleep(linger).await;
@@ -138,7 +163,7 @@ impl Hub {
                 Err(ReadError::Outdated { first, .. }) => {
                     // The window was cut past us: subscribers at our place are behind it and will be told so.
                     warn!(%position, %first, "the hub fell out of the window");
-                    self.restart(Seq(first.0.saturating_sub(1)));
+                    self.restart().await?;
                 }
                 Err(ReadError::Store(error @ Error::Determinate { .. })) => {
                     warn!(%error, "failed to read the log's tail");
@@ -159,8 +184,15 @@ impl Hub {
         }
     }
 
-    fn publish(&self, chunk: Arc<Chunk>) {
+    fn publish(&self, position: Seq, events: &[Published]) {
         let shared = &self.shared;
+        if shared.withheld.fold(events) {
+            // What was encoded before may hold what is served no longer, or lack what is served again.
+            shared.ring.write().unwrap_or_else(PoisonError::into_inner).reset(position);
+            shared.replay.forget();
+            shared.metrics.withheld_accounts.set(count(shared.withheld.filter().len()));
+        }
+        let chunk = Arc::new(Chunk::encode(position, events, &shared.withheld.filter()));
         let (events, last) = (chunk.events() as u64, chunk.last());
         let bytes = {
             let mut ring = shared.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -173,10 +205,25 @@ impl Hub {
         shared.tail.send_replace(last);
     }
 
-    fn restart(&self, after: Seq) {
+    /// Begins anew at the end of the log: what may not be served is not known from the events that were missed.
+    async fn restart(&self) -> Result<(), Error> {
+        let tail = *self.shared.tail.borrow();
+        self.shared.ring.write().unwrap_or_else(PoisonError::into_inner).reset(tail);
+        let after = match self.shared.withheld.reload().await {
+            Ok(end) => end,
+            Err(ReadError::Store(error)) => return Err(error),
+            Err(ReadError::Outdated { .. }) => return Ok(()),
+        };
+        self.shared.replay.forget();
+        self.shared.metrics.withheld_accounts.set(count(self.shared.withheld.filter().len()));
         self.shared.ring.write().unwrap_or_else(PoisonError::into_inner).reset(after);
         self.shared.tail.send_replace(after);
+        Ok(())
     }
+}
+
+fn count(accounts: usize) -> i64 {
+    i64::try_from(accounts).unwrap_or(i64::MAX)
 }
 
 /// How long the hub waits for more events before the next chunk: nothing for a few subscribers, then longer, because

@@ -56,6 +56,8 @@ impl Ended {
 /// The fan-out's metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// Accounts of which nothing is served.
+    pub withheld_accounts: IntGauge,
     /// Subscribers connected now.
     pub subscribers: IntGauge,
     /// Subscribers that read behind the ring now.
@@ -89,6 +91,11 @@ impl Metrics {
             ended.with_label_values(&[reason.as_str()]);
         }
         Ok(Metrics {
+            withheld_accounts: gauge(
+                registry,
+                "mainstem_fanout_withheld_accounts",
+                "Accounts that are taken down, of which nothing is served.",
+            )?,
             subscribers: gauge(registry, "mainstem_fanout_subscribers", "Subscribers that are connected.")?,
             replaying: gauge(
                 registry,

@@ -7,7 +7,8 @@
 //!
 //! What must hold: a subscriber gets the events after its cursor in seq order, none left out and none twice, at the seam
 //! between replay and live too, because both are found by seq alone; and only whole frames, so that a close or an error
-//! is always readable.
+//! is always readable. Of an account that was taken down nothing is served but the takedown itself (`withheld`), and once
+//! the hub has seen the takedown that goes for what was encoded before, too.
 
 pub mod chunk;
 pub mod cursor;
@@ -18,7 +19,9 @@ pub mod ring;
 pub mod roster;
 pub mod slow;
 pub mod subscriber;
+pub mod withheld;
 
 pub use hub::Hub;
 pub use metrics::Metrics;
 pub use roster::Roster;
+pub use withheld::Withheld;

@@ -14,11 +14,12 @@ use storage::{
 };
 use tokio::sync::Semaphore;
 
-use super::{chunk::Chunk, metrics::Metrics};
+use super::{chunk::Chunk, metrics::Metrics, withheld::Withheld};
 
 /// Reads of the log for subscribers that are behind.
 pub struct Replay {
     log: Arc<dyn EventLog>,
+    withheld: Arc<Withheld>,
     turns: Semaphore,
     recent: Recent,
     piece_bytes: usize,
@@ -29,16 +30,26 @@ impl Replay {
     /// Reads `piece_bytes` at a time, at most `reads_max` at once, and keeps the last `recent_max` pieces to be shared.
     pub fn new(
         log: Arc<dyn EventLog>,
+        withheld: Arc<Withheld>,
         piece_bytes: usize,
         reads_max: usize,
         recent_max: usize,
         metrics: Metrics,
     ) -> Replay {
-        Replay { log, turns: Semaphore::new(reads_max), recent: Recent::new(recent_max), piece_bytes, metrics }
+        Replay {
+            log,
+            withheld,
+            turns: Semaphore::new(reads_max),
+            recent: Recent::new(recent_max),
+            piece_bytes,
+            metrics,
+        }
     }
 
-    /// The chunk in which a reader at `position` goes on; `None` where the log has nothing newer.
-    pub async fn read(&self, position: Seq) -> Result<Option<Arc<Chunk>>, ReadError> {
+    /// The chunk in which a reader at `position` goes on; `None` where the log has nothing newer up to `tail`, the last
+    /// event of which the hub knows whether it may be served. A later one might end a takedown: who was sent on past it
+    /// without would never hear of it.
+    pub async fn read(&self, position: Seq, tail: Seq) -> Result<Option<Arc<Chunk>>, ReadError> {
         if let Some(chunk) = self.shared(position) {
             return Ok(Some(chunk));
         }
@@ -47,17 +58,23 @@ impl Replay {
             return Ok(Some(chunk));
         }
         self.metrics.replay_reads.inc();
-        let events = self.log.read(position, self.piece_bytes).await?;
+        let mut events = self.log.read(position, self.piece_bytes).await?;
+        events.truncate(events.partition_point(|event| event.seq <= tail));
         if events.is_empty() {
             return Ok(None);
         }
-        let chunk = Arc::new(Chunk::encode(position, &events));
+        let chunk = Arc::new(Chunk::encode(position, &events, &self.withheld.filter()));
         self.recent.push(chunk.clone());
         Ok(Some(chunk))
     }
 
+    /// Forgets what was read, because it may be served no longer.
+    pub fn forget(&self) {
+        self.recent.clear();
+    }
+
     fn shared(&self, position: Seq) -> Option<Arc<Chunk>> {
-        let chunk = self.recent.find(position)?;
+        let chunk = self.recent.find(position, self.withheld.generation())?;
         self.metrics.replay_shared.inc();
         Some(chunk)
     }
@@ -74,9 +91,13 @@ impl Recent {
         Recent { chunks: Mutex::new(VecDeque::new()), max }
     }
 
-    fn find(&self, position: Seq) -> Option<Arc<Chunk>> {
+    fn find(&self, position: Seq, generation: u64) -> Option<Arc<Chunk>> {
         let chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        chunks.iter().rev().find(|chunk| chunk.continues(position)).cloned()
+        chunks.iter().rev().find(|chunk| chunk.generation() == generation && chunk.continues(position)).cloned()
+    }
+
+    fn clear(&self) {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn push(&self, chunk: Arc<Chunk>) {

@@ -39,11 +39,11 @@ impl Ring {
     pub fn push(&mut self, chunk: Arc<Chunk>) {
         debug_assert_eq!(chunk.after(), self.last, "chunks follow each other");
         self.last = chunk.last();
-        self.bytes += chunk.len_bytes();
+        self.bytes += weight(&chunk);
         self.chunks.push_back(chunk);
         while self.bytes > self.bytes_max && self.chunks.len() > 1 {
             if let Some(oldest) = self.chunks.pop_front() {
-                self.bytes -= oldest.len_bytes();
+                self.bytes -= weight(&oldest);
                 self.after = oldest.last();
             }
         }
@@ -78,18 +78,25 @@ impl Ring {
     }
 }
 
+/// What a chunk counts as; more than its bytes, so that those in which all is withheld are bounded too.
+fn weight(chunk: &Chunk) -> usize {
+    const OVERHEAD_BYTES: usize = 128;
+    chunk.len_bytes() + OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use storage::log::Published;
 
     use super::*;
+    use crate::fanout::withheld::tests::nothing;
 
     fn chunk(after: u64, events: u64) -> Arc<Chunk> {
         let events: Vec<_> = (1..=events)
             .map(|i| Published { seq: Seq(after + i), account: 0, taken_down: false, frame: Bytes::from(vec![0; 98]) })
             .collect();
-        Arc::new(Chunk::encode(Seq(after), &events))
+        Arc::new(Chunk::encode(Seq(after), &events, &nothing().filter()))
     }
 
     fn afters(found: Found) -> Vec<u64> {
@@ -101,20 +108,20 @@ mod tests {
 
     #[test]
     fn readers_find_their_place() {
-        let mut ring = Ring::new(Seq(100), 1000);
+        let mut ring = Ring::new(Seq(100), 1400);
         assert!(matches!(ring.find(Seq(100), 1), Found::End));
         assert!(matches!(ring.find(Seq(99), 1), Found::Behind));
         for after in [100, 103, 106] {
             ring.push(chunk(after, 3));
         }
-        assert_eq!(ring.bytes(), 900);
+        assert_eq!(ring.bytes(), 3 * (300 + 128));
         assert_eq!(afters(ring.find(Seq(100), 600)), [100, 103]);
         assert_eq!(afters(ring.find(Seq(104), 1)), [103], "at least one");
         assert!(matches!(ring.find(Seq(109), 1), Found::End));
         assert!(matches!(ring.find(Seq(200), 1), Found::End), "the log may be ahead of the ring");
 
         ring.push(chunk(109, 3));
-        assert_eq!(ring.bytes(), 900);
+        assert_eq!(ring.bytes(), 3 * (300 + 128));
         assert!(matches!(ring.find(Seq(102), 1), Found::Behind));
         assert_eq!(afters(ring.find(Seq(103), 9999)), [103, 106, 109]);
 

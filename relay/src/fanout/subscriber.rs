@@ -80,6 +80,8 @@ pub struct Subscriber {
     outgoing: Outgoing,
     /// All up to this seq has been queued.
     position: Seq,
+    /// The state of what may not be served that the queued events were encoded under.
+    generation: u64,
     /// Where it began; until something was queued, a window that moves on is no fault of the subscriber's.
     began: Option<Seq>,
     progress: Progress,
@@ -133,6 +135,7 @@ impl Subscriber {
             decoder: Decoder::new(Role::Server, config.message_bytes_max),
             outgoing: Outgoing::default(),
             position: Seq(0),
+            generation: hub.generation(),
             began: None,
             heard: now,
             pinged: now,
@@ -266,6 +269,7 @@ impl Subscriber {
 
     fn queue(&mut self, chunk: Arc<Chunk>) {
         let last = chunk.last();
+        self.generation = chunk.generation();
         self.outgoing.push_chunk(chunk, self.position);
         self.position = last;
         self.began = None;
@@ -321,7 +325,11 @@ impl Subscriber {
 
     /// Writes until all is written or the socket is full.
     fn write(&mut self) -> io::Result<()> {
-        while !self.outgoing.is_empty() {
+        loop {
+            self.take_back_what_is_withheld();
+            if self.outgoing.is_empty() {
+                return Ok(());
+            }
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = self.outgoing.slices(&mut slices);
             let now = Instant::now();
@@ -345,7 +353,18 @@ impl Subscriber {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+    }
+
+    /// What has not left is looked for again where something is served no longer, or again.
+    fn take_back_what_is_withheld(&mut self) {
+        let generation = self.hub.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            if let Some(position) = self.outgoing.take_back() {
+                self.position = position;
+                self.seat.at(position);
+            }
+        }
     }
 
     /// Reads what has come. Gives the end where it is one.
