@@ -24,7 +24,7 @@ use runtime::{
     http::{BindError, Limits, Listener},
     tasks::{Tasks, Undrained},
 };
-use storage::{Stores, log::ReadError, refusal::Refusals};
+use storage::{log::ReadError, refusal::Refusals};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -187,9 +187,9 @@ impl Node {
         self.private.local_addr()
     }
 
-    /// The stores, for tests that play the part of a host or of the validator.
-    pub fn stores(&self) -> &Stores {
-        &self.app.stores
+    /// What handlers share, for tests that play the part of a host, of the validator or of the operator.
+    pub fn app(&self) -> &App {
+        &self.app
     }
 
     /// Starts all parts, from the subscribers to the sources.

@@ -10,6 +10,7 @@ use atproto::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use relay::{
+    app::App,
     backend::Backend,
     cli::{self, Command},
     config::Config,
@@ -38,6 +39,8 @@ pub(crate) struct Relay {
     pub(crate) public: SocketAddr,
     pub(crate) private: SocketAddr,
     pub(crate) stores: Stores,
+    /// For tests that play the part of the operator.
+    pub(crate) app: App,
     pub(crate) tasks: Tasks,
     running: Running,
 }
@@ -54,13 +57,17 @@ pub(crate) fn config(args: &[&str]) -> Config {
 
 impl Relay {
     pub(crate) async fn start(config: Config) -> Relay {
-        let tasks = Tasks::new();
-        let node = Node::build(config, Backend::Memory, tasks.clone()).await.unwrap();
-        let (public, private, stores) = (node.public_addr(), node.private_addr(), node.stores().clone());
-        Relay { public, private, stores, tasks, running: node.start() }
+        Relay::start_on(config, Backend::Memory, Tasks::new()).await
+    }
+
+    pub(crate) async fn start_on(config: Config, backend: Backend, tasks: Tasks) -> Relay {
+        let node = Node::build(config, backend, tasks.clone()).await.unwrap();
+        let (public, private, app) = (node.public_addr(), node.private_addr(), node.app().clone());
+        Relay { public, private, stores: app.stores.clone(), app, tasks, running: node.start() }
     }
 
     pub(crate) async fn drain(self) {
+        drop((self.stores, self.app));
         self.running.drain(LONG).await.unwrap();
     }
 

@@ -7,4 +7,5 @@ mod end;
 mod harness;
 mod network;
 mod stream;
+mod takedown;
 mod xrpc;
