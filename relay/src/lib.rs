@@ -4,6 +4,7 @@
 //! only [`node`] knows all parts.
 
 pub mod admin;
+pub mod advice;
 pub mod app;
 pub mod backend;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod host_view;
 pub mod lanes;
 pub mod node;
 pub mod simulated;
+pub mod span;
 pub mod tail;
 pub mod ui;
 pub mod verify;

@@ -1,8 +1,11 @@
-//! The page for people at `/`: how the relay does, kept fresh while one looks.
+//! The pages for people: at `/` how the relay does, kept fresh while one looks; at `/host` how it reads one host, and what
+//! was refused of it and why, for whoever writes or runs that host.
 //!
 //! The server renders the page and its moving part alike; a few lines of script fetch that part anew. Nothing is loaded
 //! from elsewhere, and every text from outside is escaped.
 
+mod host;
+mod html;
 mod page;
 mod snapshot;
 mod status;
@@ -13,7 +16,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use http::header;
+use http::{StatusCode, header};
 
 use self::{snapshot::Snapshot, status::Status};
 use crate::{
@@ -33,7 +36,7 @@ pub fn router(app: App) -> Router {
         .route("/status.json", get(json))
         .route("/host", get(host))
         .route("/host.json", get(host_json))
-        .route("/favicon.ico", get(async || http::StatusCode::NO_CONTENT))
+        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
         .with_state(Ui { app, hosts: Snapshot::default() })
 }
 
@@ -66,7 +69,15 @@ async fn json(State(ui): State<Ui>, params: Params) -> Result<Json<Status>, Erro
 
 /// What a host's operator wants to know: how it is read, and what was refused of it and why.
 async fn host(State(ui): State<Ui>, params: Params) -> Result<Response, Error> {
-    Ok(document(page::host(&host_view(&ui.app, &params).await?)))
+    let wanted = params.get("hostname").unwrap_or_default();
+    match host_view(&ui.app, &params).await {
+        Ok(host) => Ok(document(host::page(&host))),
+        Err(Error::HostNotFound) => Ok((StatusCode::NOT_FOUND, document(host::unknown(wanted))).into_response()),
+        Err(Error::InvalidRequest(_)) => {
+            Ok((StatusCode::BAD_REQUEST, document(host::unreadable(wanted))).into_response())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn host_json(State(ui): State<Ui>, params: Params) -> Result<Json<HostView>, Error> {

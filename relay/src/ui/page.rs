@@ -1,73 +1,16 @@
-//! The page's HTML. Pure.
+//! The status page's HTML. Pure.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 use bytesize::ByteSize;
 
-use super::status::{HostRow, Status};
-use crate::{
-    host_view::{HostView, RefusedView},
-    xrpc::params::encode,
+use super::{
+    html::{Escaped, Grouped, HOST_FORM, head, tile},
+    status::{HostRow, Status},
 };
+use crate::{span::Span, xrpc::params::encode};
 
-const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-
-/// The page of one host.
-pub(super) fn host(host: &HostView) -> String {
-    let mut html = head(&host.hostname);
-    // Writing to a String can't fail.
-    let _ = write_host(&mut html, host);
-    html.push_str("</body></html>\n");
-    html
-}
-
-fn write_host(html: &mut String, host: &HostView) -> fmt::Result {
-    let name = Escaped(&host.hostname);
-    write!(html, "<header><h1>{name}</h1><p>A host of this <a href=\"/\">relay</a>.</p></header><main>")?;
-    html.push_str("<section class=\"tiles\">");
-    let since = match (host.connected_for_s, host.next_try_in_s) {
-        (Some(seconds), _) => format!("connected for {}", Span(seconds)),
-        (None, Some(seconds)) => format!("next try in {}", Span(seconds)),
-        (None, None) => String::new(),
-    };
-    tile(html, "status", host.status, since)?;
-    tile(html, "events a second", format_args!("{:.1}", host.events_per_second), "")?;
-    let seq = host.seq.map_or_else(|| "–".to_owned(), |seq| Grouped(seq).to_string());
-    tile(html, "read up to seq", seq, format_args!("{} being judged", host.in_flight))?;
-    tile(html, "accounts", Grouped(host.account_count), "")?;
-    let bytes = ByteSize(host.bytes).display().si();
-    tile(html, "events since the start", Grouped(host.events), bytes)?;
-    html.push_str("</section>");
-    if let Some(end) = &host.last_end {
-        write!(html, "<p>The last connection ended: {} ({}).</p>", Escaped(&end.detail), end.cause)?;
-    }
-    html.push_str("<h2>Refused, by reason</h2>");
-    if host.refused.is_empty() {
-        html.push_str("<p>Nothing since the relay was started.</p>");
-    } else {
-        html.push_str(
-            "<div class=\"scroll\"><table><thead><tr><th>reason</th><th class=\"n\">times</th><th>last one</th></tr>\
-             </thead><tbody>",
-        );
-        for RefusedView { reason, count, example } in &host.refused {
-            let (count, example) = (Grouped(*count), Escaped(example));
-            write!(html, "<tr><td>{reason}</td><td class=\"n\">{count}</td><td class=\"w\">{example}</td></tr>")?;
-        }
-        html.push_str("</tbody></table></div>");
-    }
-    let link = encode(&host.hostname);
-    write!(html, "<p>As JSON: <a href=\"/host.json?hostname={link}\">host.json</a>.</p></main>")
-}
-
-fn head(title: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{}</title><style>{STYLE}</style></head><body>",
-        Escaped(title)
-    )
-}
 
 /// The whole page.
 pub(super) fn whole(status: &Status) -> String {
@@ -80,7 +23,8 @@ pub(super) fn whole(status: &Status) -> String {
          <p>On the command line: <code>mainstem tail <span data-url=\"origin\"></span></code>. \
          This page as JSON: <a href=\"/status.json\">status.json</a>.</p>\
          <p>Ask for your host to be relayed: <code>POST <span data-url=\"http\">/xrpc/com.atproto.sync.requestCrawl</span></code> \
-         with <code>{{\"hostname\": \"pds.example.com\"}}</code>.</p></footer>\
+         with <code>{{\"hostname\": \"pds.example.com\"}}</code>.</p>\
+         <h2>Your host</h2><p>How it is read, and what was refused of it and why.</p>{HOST_FORM}</footer>\
          <script>{SCRIPT}</script></body></html>\n",
         head("Mainstem"),
         moving_part(status)
@@ -152,10 +96,6 @@ fn write_moving_part(html: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-fn tile(html: &mut String, label: &str, value: impl Display, detail: impl Display) -> fmt::Result {
-    write!(html, "<div><span>{label}</span><b>{value}</b><small>{detail}</small></div>")
-}
-
 fn row(html: &mut String, host: &HostRow) -> fmt::Result {
     let (link, name) = (encode(&host.name), Escaped(&host.name));
     write!(html, "<tr><td><a href=\"/host?hostname={link}\">{name}</a></td>")?;
@@ -175,56 +115,6 @@ fn row(html: &mut String, host: &HostRow) -> fmt::Result {
         Grouped(host.accounts),
         Grouped(host.refused),
     )
-}
-
-/// Text as HTML shows it, in an attribute too.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A number with its thousands apart.
-struct Grouped(u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (i, digit) in digits.chars().enumerate() {
-            if i > 0 && (digits.len() - i).is_multiple_of(3) {
-                f.write_char('\u{202f}')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
-}
-
-/// Seconds, in the two largest units.
-struct Span(u64);
-
-impl Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, hours, minutes, seconds) = (self.0 / 86_400, self.0 / 3_600 % 24, self.0 / 60 % 60, self.0 % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) => write!(f, "{seconds} s"),
-            (0, 0, _) => write!(f, "{minutes} min {seconds} s"),
-            (0, _, _) => write!(f, "{hours} h {minutes} min"),
-            _ => write!(f, "{days} d {hours} h"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,12 @@ async fn a_page_for_people() {
         assert!(!page.body.contains(outside), "{outside}");
     }
     assert!(page.body.contains(&get(relay.public, "/status.html").await.body[..20]));
-    get(relay.public, "/host?hostname=unknown.example.com").await.expect_error(400, "HostNotFound");
+    get(relay.public, "/host.json?hostname=unknown.example.com").await.expect_error(400, "HostNotFound");
+    for (query, status) in [("?hostname=unknown.example.com", 404), ("?hostname=%3Cscript%3E", 400), ("", 400)] {
+        let page = get(relay.public, &format!("/host{query}")).await;
+        assert_eq!(page.status, status, "{query}");
+        assert!(page.body.contains("<form action=\"/host\">") && !page.body.contains("<script"), "{}", page.body);
+    }
     let status = get(relay.public, "/status.json").await.json();
     assert_eq!((&status["window"]["first"], &status["window"]["last"]), (&1.into(), &7.into()));
     relay.drain().await;
