@@ -1,7 +1,8 @@
 //! A simulated network for a relay to crawl, and the instruments to judge and measure the relay from outside.
 //!
 //! [`network`] is hosts, a PLC directory and accounts that sign real commits; [`subscriber`] reads a relay's stream and
-//! reconnects; [`judge`] compares what was sent with what arrived; [`relay_process`] runs the `mainstem` program as a
+//! reconnects; [`judge`] compares what was sent with what arrived; [`scenario`] is all that must be refused or is easily
+//! refused by mistake; [`relay_process`] runs the `mainstem` program as a
 //! child; [`mod@bench`] measures what an event costs it.
 //!
 //! What must hold: nothing here knows the relay's code, only its sockets and its command line; what a relay is judged
@@ -11,4 +12,5 @@ pub mod bench;
 pub mod judge;
 pub mod network;
 pub mod relay_process;
+pub mod scenario;
 pub mod subscriber;

@@ -25,10 +25,11 @@ use std::{
 };
 
 use atproto::{
+    cid::Cid,
     crypto::PublicKey,
     event::Kind as EventKind,
     mst::MstError,
-    syntax::{Did, HostName, SyntaxError},
+    syntax::{Did, HostName, SyntaxError, Tid},
 };
 use bytes::Bytes;
 use runtime::clock::Clock;
@@ -42,7 +43,10 @@ pub use self::{
     directory::{Directory, Fault, Form, document},
     traffic::{Action, Kind, Mix},
 };
-use self::{host::Host, world::World};
+use self::{
+    host::{AccountStatus, Host},
+    world::World,
+};
 use crate::judge::{Expect, Truth};
 
 /// The size and manners of a network.
@@ -304,6 +308,11 @@ impl Network {
         build: impl FnOnce(u64, &str) -> Vec<u8>,
     ) {
         self.world().send_raw(host, did, kind, expect, build);
+    }
+
+    /// What a host says of an account when it is asked: active, where `status` is none.
+    pub fn show_account(&self, host: usize, did: &Did, rev: Tid, head: Cid, status: Option<&'static str>) {
+        self.hosts[host].set_account(did, AccountStatus { active: status.is_none(), status, rev, head });
     }
 
     /// A host goes down: its port is closed, all connections are cut. Its accounts go on writing.

@@ -1,17 +1,20 @@
 //! What all tests of the program need: the program, a folder, a seed, and ways to wait.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
     time::Duration,
 };
 
+use atproto::syntax::HostName;
 use loadtest::{
     network::Network,
-    relay_process::{self, RelayProcess},
+    relay_process::{self, RelayProcess, get},
     subscriber::{self, Keep, Subscriber},
 };
+use serde_json::Value;
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::Instant,
@@ -79,6 +82,17 @@ pub(crate) async fn all_connected(network: &Network) {
     let connected = || (0..network.hosts().len()).filter(|host| network.subscribers(*host) > 0).count();
     let all = wait_until(LONG, || connected() == network.hosts().len()).await;
     assert!(all, "the relay reads {} of {} hosts", connected(), network.hosts().len());
+}
+
+/// What the relay says that it has refused of a host, by reason.
+pub(crate) async fn refused_of(relay: &RelayProcess, host: &HostName) -> BTreeMap<String, u64> {
+    let (status, body) = get(&format!("{}/host.json?hostname={host}", relay.public_url())).await.unwrap();
+    assert_eq!(status, 200, "{host}");
+    let host: Value = serde_json::from_slice(&body).unwrap();
+    let refused = host["refused"].as_array().unwrap().iter();
+    refused
+        .map(|refused| (refused["reason"].as_str().unwrap().to_owned(), refused["count"].as_u64().unwrap()))
+        .collect()
 }
 
 /// Waits until `met`; false if that takes longer than `limit`.

@@ -11,3 +11,4 @@ mod harness;
 mod hosts;
 mod kill;
 mod real_network;
+mod scenarios;
