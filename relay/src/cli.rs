@@ -3,6 +3,8 @@
 //! This is the low form. [`crate::config`] turns it into values that cannot be wrong; nothing else reads it. Each flag
 //! of `run` may also stand in the environment as `MAINSTEM_` and its name; the flag wins.
 
+pub mod admin;
+
 use std::path::PathBuf;
 
 use clap::{
@@ -25,6 +27,7 @@ Examples:
   mainstem tail                              watch the relay on this machine
   mainstem tail wss://relay.example.com --json | jq .
                                              watch another one, a JSON object a line
+  mainstem admin hosts list --status offline which hosts a running relay can't reach
   mainstem config --dev                      what a run with these flags would use, and why";
 
 /// The program's arguments.
@@ -47,6 +50,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Say what of a data folder is damaged and what is lost, and mend it when told to
     Repair(RepairArgs),
+    /// Look at a running relay and change what it does: hosts, accounts, subscribers
+    Admin(admin::AdminArgs),
     /// Print the settings that a run with these flags would use, and where each comes from
     Config(RunArgs),
 }
@@ -90,9 +95,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "MAINSTEM_SEQ_START")]
     pub seq_start: Option<String>,
 
-    /// A file with the password of the user `admin`; without it there is no administration over HTTP
+    /// A file with the password of the user `admin`; administration is off without a password or tokens
     #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_PASSWORD_FILE")]
     pub admin_password_file: Option<PathBuf>,
+
+    /// A file with tokens for administration, one a line: NAME:TOKEN; changes are recorded under the name
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
 
     /// Development: hosts on this machine and private networks are allowed, over plain ws and http, without limits
     #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]

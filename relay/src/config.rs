@@ -44,6 +44,8 @@ pub struct Config {
     pub seq_start: Option<Seq>,
     /// The password of the user `admin`.
     pub admin_password: Option<Password>,
+    /// Tokens for administration.
+    pub admin_tokens: Vec<Token>,
     /// Whether local hosts are allowed and unlimited.
     pub dev: bool,
     /// Whether a simulated network runs in the process.
@@ -91,6 +93,18 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }
+}
+
+/// The user of the password, and so no token's name.
+pub const ADMIN: &str = "admin";
+
+/// A token for administration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What its changes are recorded under.
+    pub name: String,
+    /// The token itself.
+    pub secret: Password,
 }
 
 /// A setting that can't be used, with what to do about it.
@@ -179,6 +193,31 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The tokens' file can't be read.
+    #[error("--admin-token-file {} can't be read; it holds a NAME:TOKEN on each line", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The tokens' file holds none.
+    #[error("--admin-token-file {} holds no token; write a NAME:TOKEN on each line", path.display())]
+    NoToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of the tokens' file can't be used.
+    #[error("--admin-token-file {} line {line}: {why}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Not a form of logs.
     #[error("--log-format {value:?} is not one of auto, text and json")]
     LogFormat {
@@ -227,6 +266,7 @@ impl Config {
                 .map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get())))
                 .transpose()?,
             admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
+            admin_tokens: args.admin_token_file.as_deref().map(tokens).transpose()?.unwrap_or_default(),
             dev,
             simulate: args.simulate,
             workers: args
@@ -246,6 +286,8 @@ impl Config {
         let none = || "(none)".to_owned();
         let hosts: Vec<_> = self.hosts.iter().map(HostName::as_str).collect();
         let password = if self.admin_password.is_some() { "(set)".to_owned() } else { none() };
+        let names: Vec<_> = self.admin_tokens.iter().map(|token| token.name.as_str()).collect();
+        let tokens = if names.is_empty() { none() } else { format!("(of {})", names.join(", ")) };
         let rows = [
             ("bind", "bind", self.bind.to_string()),
             ("admin-bind", "admin_bind", self.admin_bind.to_string()),
@@ -261,6 +303,7 @@ impl Config {
             ("window-bytes", "window_bytes", ByteSize(self.window_bytes.get()).display().si().to_string()),
             ("seq-start", "seq_start", self.seq_start.map_or_else(none, |seq| seq.to_string())),
             ("admin-password-file", "admin_password_file", password),
+            ("admin-token-file", "admin_token_file", tokens),
             ("dev", "dev", self.dev.to_string()),
             ("simulate", "simulate", self.simulate.to_string()),
             ("workers", "workers", self.workers.to_string()),
@@ -334,6 +377,46 @@ fn password(path: &Path) -> Result<Password, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::PasswordFile { path: path.to_owned(), source })?;
     let first = text.lines().next().unwrap_or_default().trim();
     Password::new(first).ok_or_else(|| Error::EmptyPassword { path: path.to_owned() })
+}
+
+/// The least characters of a token: it is made by a machine and guessed by one.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// The tokens of a file: `NAME:TOKEN` or just `TOKEN` on each line; empty lines and those that begin with `#` are left
+/// out.
+fn tokens(path: &Path) -> Result<Vec<Token>, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::TokenFile { path: path.to_owned(), source })?;
+    let mut tokens: Vec<Token> = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        let bad = |why| Error::Token { path: path.to_owned(), line, why };
+        let text = text.trim();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let (name, secret) = match text.split_once(':') {
+            Some((name, secret)) => (name.trim().to_owned(), secret.trim()),
+            None => (format!("token-{line}"), text),
+        };
+        let is_sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(is_sound) {
+            return Err(bad("the name has letters, digits and - _ . @ only, at most 64"));
+        }
+        if name == ADMIN {
+            return Err(bad("admin is the user of the password; give the token another name"));
+        }
+        if tokens.iter().any(|token| token.name == name) {
+            return Err(bad("the name stands there twice"));
+        }
+        if secret.len() < TOKEN_CHARS_MIN || !secret.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(bad("a token has at least 16 characters and no spaces; make one with: openssl rand -hex 32"));
+        }
+        let secret = Password::new(secret).ok_or_else(|| bad("the token is missing"))?;
+        tokens.push(Token { name, secret });
+    }
+    if tokens.is_empty() {
+        return Err(Error::NoToken { path: path.to_owned() });
+    }
+    Ok(tokens)
 }
 
 fn log_format(value: &str) -> Result<Format, Error> {

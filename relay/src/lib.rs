@@ -9,6 +9,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod descriptors;
 pub mod fanout;
 pub mod host_view;

@@ -7,7 +7,7 @@ use relay::{
     backend::{self, Backend},
     cli::{self, Command, Origins, RepairArgs, RunArgs},
     config::Config,
-    descriptors,
+    console, descriptors,
     node::Node,
     tail, verify,
 };
@@ -48,6 +48,7 @@ async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode
         Command::Tail(args) => tail::run(&args).await.context("tail"),
         Command::Verify(args) => verify::run(&args).await.context("verify"),
         Command::Repair(args) => repair(&args),
+        Command::Admin(args) => Ok(console::run(&args).await),
         Command::Config(args) => print_config(&args, origins),
     }
 }

@@ -34,10 +34,10 @@ use tracing::{info, warn};
 use validator::{Validator, identity};
 
 use crate::{
-    admin,
+    admin::{self, Administration, Audit},
     app::{App, Inner, start_of_hosts},
     backend::{self, Backend},
-    config::{Config, Password},
+    config::Config,
     fanout::{self, Hub, Roster},
     lanes::WatchedIntake,
     simulated, ui, xrpc,
@@ -64,7 +64,7 @@ pub struct Node {
     registry: Registry,
     public: Listener,
     private: Listener,
-    admin_password: Option<Password>,
+    administration: Option<Administration>,
     subscribers_max: usize,
     network: Option<Network>,
 }
@@ -90,6 +90,9 @@ pub enum Error {
     /// The crawler can't be built.
     #[error("failed to build the crawler")]
     Crawler(#[from] crawler::Error),
+    /// The record of changes can't be opened.
+    #[error(transparent)]
+    Audit(#[from] admin::audit::OpenError),
     /// Two parts want the same metric.
     #[error("failed to register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -141,6 +144,10 @@ impl Node {
         };
         let (crawler, hosts) = Crawler::build(crawler_config(&config), parts, &registry)?;
 
+        let administration = Administration::build(config.admin_password, config.admin_tokens, &metrics, || {
+            Audit::open(&config.data_dir, clock.clone(), tasks.clone())
+        })?;
+
         let app = App::new(Inner {
             stores,
             intake,
@@ -171,7 +178,7 @@ impl Node {
             registry,
             public,
             private,
-            admin_password: config.admin_password,
+            administration,
             subscribers_max: config.subscribers_max.get(),
             network,
         })
@@ -204,7 +211,7 @@ impl Node {
         let routes = public_router(app.clone());
         tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
         let routes =
-            admin::router(app.clone(), metrics, registry, self.admin_password).fallback(async || xrpc::Error::NotFound);
+            admin::router(app.clone(), metrics, registry, self.administration).fallback(async || xrpc::Error::NotFound);
         tasks.spawn_critical("private http", self.private.serve(routes, Limits::default(), tasks.clone()));
 
         let judging_stop = CancellationToken::new();

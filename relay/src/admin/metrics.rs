@@ -1,7 +1,10 @@
-//! What is looked up when metrics are asked for, because nobody counts it as it happens.
+//! What is looked up when metrics are asked for, because nobody counts it as it happens; and what administration counts.
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
+};
 
+use super::audit::Outcome;
 use crate::app::{App, VERSION};
 
 /// The process's own metrics.
@@ -10,6 +13,9 @@ pub struct Metrics {
     intake_bytes: IntGauge,
     lanes_standing_still: IntGauge,
     uptime_seconds: IntGauge,
+    /// Wrong passwords and tokens.
+    pub(super) attempts_failed: IntCounter,
+    changes: IntCounterVec,
 }
 
 impl Metrics {
@@ -25,7 +31,19 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<IntGauge, prometheus::Error>(gauge)
         };
+        let attempts_failed =
+            IntCounter::new("mainstem_admin_attempts_failed_total", "Wrong passwords and tokens for administration.")?;
+        registry.register(Box::new(attempts_failed.clone()))?;
+        let opts =
+            Opts::new("mainstem_admin_changes_total", "Changes that were asked for by administration, by result.");
+        let changes = IntCounterVec::new(opts, &["result"])?;
+        for outcome in Outcome::ALL {
+            changes.with_label_values(&[outcome.as_str()]);
+        }
+        registry.register(Box::new(changes.clone()))?;
         Ok(Metrics {
+            attempts_failed,
+            changes,
             intake_bytes: gauge("mainstem_intake_bytes", "Bytes of frames that were read and are not judged yet.")?,
             lanes_standing_still: gauge(
                 "mainstem_lanes_standing_still",
@@ -33,6 +51,11 @@ impl Metrics {
             )?,
             uptime_seconds: gauge("mainstem_uptime_seconds", "Time since the process was started.")?,
         })
+    }
+
+    /// Counts a change by its end.
+    pub(super) fn changed(&self, outcome: Outcome) {
+        self.changes.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Looks.

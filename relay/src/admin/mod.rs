@@ -1,17 +1,28 @@
 //! The private listener: metrics, health, readiness and administration.
 //!
-//! Everything but administration is open to whoever reaches the port, which is why it binds to loopback by default.
-//! Administration needs the password of the user `admin` (HTTP Basic), and is not there at all without one.
+//! Metrics, health and readiness are open to whoever reaches the port, which is why it binds to loopback by default.
+//! Administration ([`routes`]) needs the password of the user `admin` or a token, and is off without either. Every change
+//! is recorded before it is made ([`audit`]).
 
+mod accounts;
+mod attempts;
+pub mod audit;
 mod auth;
+mod changes;
+mod error;
 mod hosts;
+mod input;
 mod metrics;
 pub mod readiness;
+mod record;
+mod routes;
+mod subscribers;
+
+use std::time::Duration;
 
 use axum::{
     Json, Router,
     extract::State,
-    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,11 +30,43 @@ use http::{StatusCode, header};
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 
-pub use self::metrics::Metrics;
-use crate::{app::App, config::Password};
+pub use self::{audit::Audit, metrics::Metrics};
+use self::{auth::Keys, error::Error};
+use crate::{
+    app::App,
+    config::{Password, Token},
+};
+
+/// The time for a request, its body and its answer: a little more than accounts' commands have.
+const REQUEST_MAX: Duration = Duration::from_secs(35);
+
+/// What administration needs; there is none without.
+pub struct Administration {
+    keys: Keys,
+    audit: Audit,
+}
+
+impl Administration {
+    /// Off where there is neither password nor token; `audit` is opened only where it is on.
+    pub fn build<E>(
+        password: Option<Password>,
+        tokens: Vec<Token>,
+        metrics: &Metrics,
+        audit: impl FnOnce() -> Result<Audit, E>,
+    ) -> Result<Option<Administration>, E> {
+        match Keys::new(password, tokens, metrics.clone()) {
+            Some(keys) => Ok(Some(Administration { keys, audit: audit()? })),
+            None => Ok(None),
+        }
+    }
+}
 
 /// The private listener's paths.
-pub fn router(app: App, metrics: Metrics, registry: Registry, password: Option<Password>) -> Router {
+pub fn router(app: App, metrics: Metrics, registry: Registry, administration: Option<Administration>) -> Router {
+    let admin = match administration {
+        Some(Administration { keys, audit }) => routes::router(&app, keys, audit, &metrics),
+        None => Router::new().route("/admin/{*path}", axum::routing::any(async || Error::Off)),
+    };
     let open = Router::new()
         .route(
             "/metrics",
@@ -34,12 +77,6 @@ pub fn router(app: App, metrics: Metrics, registry: Registry, password: Option<P
         )
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(ready));
-    let admin = match password {
-        Some(password) => Router::new()
-            .route("/admin/hosts", get(hosts::list).post(hosts::change))
-            .layer(middleware::from_fn_with_state(password, auth::require)),
-        None => Router::new().route("/admin/{*path}", axum::routing::any(no_password)),
-    };
     open.merge(admin).with_state(app)
 }
 
@@ -54,9 +91,4 @@ async fn ready(State(app): State<App>) -> Response {
     let problems = readiness::problems(&app.facts());
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": problems.is_empty(), "problems": problems }))).into_response()
-}
-
-async fn no_password() -> Response {
-    let message = "administration is off; start the relay with --admin-password-file FILE";
-    (StatusCode::NOT_FOUND, Json(json!({ "error": "NotFound", "message": message }))).into_response()
 }

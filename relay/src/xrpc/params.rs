@@ -24,6 +24,11 @@ impl Params {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The names of all parameters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The account in `did`, which is required.
     pub(crate) fn did(&self) -> Result<Did, Error> {
         let text = self.required("did")?;

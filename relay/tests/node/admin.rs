@@ -1,17 +1,74 @@
 //! The private listener, and the page for people.
 
-use std::io::Write;
+use std::{cell::RefCell, collections::BTreeSet};
 
-use crate::harness::{Relay, ask, config, get};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Answer, DID, Got, LONG, Relay, ask, config, get},
+    schema::Document,
+};
 
 /// `admin:hunter2`
 const ADMIN: (&str, &str) = ("authorization", "Basic YWRtaW46aHVudGVyMg==");
 
-async fn relay_with_password() -> (Relay, tempfile::NamedTempFile) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "hunter2").unwrap();
-    let relay = Relay::start(config(&["--admin-password-file", file.path().to_str().unwrap()])).await;
-    (relay, file)
+/// A relay under administration.
+struct Administered {
+    relay: Relay,
+    document: Document,
+    folder: tempfile::TempDir,
+    /// Operations that were asked.
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl Administered {
+    async fn start() -> Administered {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("password"), "hunter2\n").unwrap();
+        std::fs::write(path("tokens"), "# who may\n\nalice: 0123456789abcdef\nfedcba9876543210\n").unwrap();
+        let args = ["--admin-password-file", &path("password"), "--admin-token-file", &path("tokens")];
+        let relay = Relay::start(config(&[&args[..], &["--data-dir", &path("data")]].concat())).await;
+        let document = get(relay.private, "/admin/openapi.json").await;
+        assert_eq!(document.header("content-type"), Some("application/json"));
+        Administered { document: Document::new(document.json()), relay, folder, asked: RefCell::default() }
+    }
+
+    /// Asks with the password, and holds the answer against the document.
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_as(ADMIN, method, path, body).await
+    }
+
+    async fn ask_as(&self, key: (&str, &str), method: &str, path: &str, body: &str) -> Answer {
+        let answer = ask(self.relay.private, method, &format!("/admin{path}"), &[key], body).await;
+        let bare = format!("/admin{}", path.split('?').next().unwrap());
+        let operation = self.document.operations().into_iter().find(|(_, of, template)| {
+            let parts = || template.split('/').zip(bare.split('/'));
+            of == method
+                && template.split('/').count() == bare.split('/').count()
+                && parts().all(|(template, part)| template == part || template.starts_with('{'))
+        });
+        if let Some((operation, ..)) = operation {
+            self.document.check(&operation, answer.status, &answer.json());
+            self.asked.borrow_mut().insert(operation);
+        }
+        answer
+    }
+
+    /// Does something, and gives the answer.
+    async fn ok(&self, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.ask(method, path, body).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        answer.json()
+    }
+
+    /// The record, the newest first: who, operation, target, result, error.
+    async fn changes(&self) -> Vec<[String; 5]> {
+        let page = self.ok("GET", "/audit?limit=1000", "").await;
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let row = |entry| ["who", "operation", "target", "result", "error"].map(|name| text(entry, name));
+        page["entries"].as_array().unwrap().iter().map(row).collect()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,38 +99,197 @@ async fn health_and_metrics_are_private() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn administration_wants_a_password() {
-    let without = Relay::start(config(&[])).await;
-    let answer = ask(without.private, "GET", "/admin/hosts", &[ADMIN], "").await;
-    answer.expect_error(404, "NotFound");
-    without.drain().await;
-
-    let (relay, _file) = relay_with_password().await;
-    let wrong = ("authorization", "Basic YWRtaW46d3Jvbmc=");
-    for headers in [&[][..], &[wrong]] {
-        let answer = ask(relay.private, "GET", "/admin/hosts", headers, "").await;
-        assert_eq!(answer.status, 401);
-        assert!(answer.header("www-authenticate").unwrap().starts_with("Basic"));
+async fn without_a_key_there_is_no_administration() {
+    let relay = Relay::start(config(&[])).await;
+    for path in ["/admin/hosts", "/admin/openapi.json", "/admin/nothing"] {
+        let answer = ask(relay.private, "GET", path, &[ADMIN], "").await;
+        answer.expect_error(404, "AdministrationOff");
+        assert!(answer.body.contains("--admin-password-file"), "{answer:?}");
     }
-    let add = async |body: &str| ask(relay.private, "POST", "/admin/hosts", &[ADMIN], body).await;
-    let added = add("{\"hostname\": \"localhost:9\"}").await;
-    assert_eq!((added.status, &added.json()["added"]), (200, &true.into()));
-    assert_eq!(add("{\"hostname\": \"localhost:9\"}").await.json()["added"], false);
-    assert_eq!(add("{\"hostname\": \"localhost:10\", \"banned\": true}").await.status, 200);
-    add("{\"hostname\": \"localhost:9\", \"color\": 1}").await.expect_error(400, "InvalidRequest");
-    add("nonsense").await.expect_error(400, "InvalidRequest");
+    relay.drain().await;
+}
 
-    let hosts = ask(relay.private, "GET", "/admin/hosts", &[ADMIN], "").await.json();
-    let hosts = hosts["hosts"].as_array().unwrap();
-    let names: Vec<_> = hosts.iter().map(|host| host["hostname"].as_str().unwrap()).collect();
-    assert_eq!(names, ["localhost:10", "localhost:9"]);
-    assert_eq!(hosts[0]["status"], "banned");
-    assert!(hosts[0]["refused"].as_array().unwrap().is_empty());
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_but_the_document_wants_a_key() {
+    let administered = Administered::start().await;
+    let private = administered.relay.private;
+    let operations = administered.document.operations();
+    assert!(operations.len() > 10);
+    for (operation, method, path) in operations.into_iter().filter(|(name, ..)| name != "describe") {
+        let answer = ask(private, &method, &path.replace(['{', '}'], "x"), &[], "").await;
+        answer.expect_error(401, "AuthenticationRequired");
+        assert!(answer.header("www-authenticate").unwrap().starts_with("Basic"), "{operation}");
+    }
+    // What nobody knows is not told to strangers either.
+    ask(private, "GET", "/admin/nothing", &[], "").await.expect_error(401, "AuthenticationRequired");
+    let wrong = administered.ask_as(("authorization", "Basic YWRtaW46d3Jvbmc="), "GET", "/hosts", "").await;
+    wrong.expect_error(401, "AuthenticationRequired");
+    let wrong = administered.ask_as(("authorization", "Bearer 0123456789abcdeF"), "GET", "/hosts", "").await;
+    wrong.expect_error(401, "AuthenticationRequired");
+    for key in [ADMIN, ("authorization", "Bearer 0123456789abcdef"), ("authorization", "bearer fedcba9876543210")] {
+        assert_eq!(administered.ask_as(key, "GET", "/hosts", "").await.status, 200);
+    }
+    assert_eq!(administered.relay.metric("mainstem_admin_attempts_failed_total").await, 2.0);
 
+    // A page elsewhere has the operator's browser ask.
+    let origin = ("origin", "https://evil.example.com");
+    let answer = ask(private, "PUT", "/admin/hosts/localhost:9", &[ADMIN, origin], "").await;
+    answer.expect_error(403, "ForeignOrigin");
+
+    // Guessing: the failures of before count too.
+    let limited = async {
+        loop {
+            let answer = administered.ask_as(("authorization", "Bearer x"), "GET", "/hosts", "").await;
+            if answer.status == 429 {
+                break answer;
+            }
+        }
+    };
+    let limited = tokio::time::timeout(LONG, limited).await.unwrap();
+    limited.expect_error(429, "TooManyAttempts");
+    let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=7).contains(&wait));
+    administered.relay.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_wrongly_is_said() {
+    let administered = Administered::start().await;
+    administered.ok("PUT", "/hosts/localhost:1234", "").await;
+    for (method, path, body, status, error, says) in [
+        ("GET", "/nothing", "", 404, "NotFound", "openapi.json"),
+        ("POST", "/hosts", "", 405, "MethodNotAllowed", "allow"),
+        ("DELETE", "/openapi.json", "", 405, "MethodNotAllowed", "allow"),
+        ("GET", "/hosts?status=dead", "", 400, "InvalidRequest", "active, idle, offline, throttled, banned"),
+        ("GET", "/hosts?staus=active", "", 400, "InvalidRequest", "unknown parameter staus"),
+        ("GET", "/hosts?limit=0", "", 400, "InvalidRequest", "from 1 to 1000"),
+        ("GET", "/hosts/not%20a%20host", "", 400, "InvalidRequest", "is not a host"),
+        ("GET", "/hosts/localhost:1243", "", 404, "HostNotFound", "did you mean localhost:1234"),
+        ("DELETE", "/hosts/unknown.example.com/ban", "", 404, "HostNotFound", "not known"),
+        ("PUT", "/hosts/localhost:9", "nonsense", 400, "InvalidRequest", "must be JSON"),
+        ("PUT", "/hosts/localhost:9", "{\"color\": 1}", 400, "InvalidRequest", "color"),
+        ("PUT", "/hosts/localhost:9", "{\"from\": \"here\"}", 400, "InvalidRequest", "oldest"),
+        ("GET", "/accounts/alice", "", 400, "InvalidRequest", "is not a DID"),
+        ("GET", "/accounts/did:web:unknown.example.com", "", 404, "AccountNotFound", "not known"),
+        ("DELETE", "/subscribers/7", "", 404, "SubscriberNotFound", "not connected"),
+        ("DELETE", "/subscribers/x", "", 400, "InvalidRequest", "number"),
+        ("GET", "/subscribers?x=1", "", 400, "InvalidRequest", "unknown parameter x"),
+        ("GET", "/audit?before=x", "", 400, "InvalidRequest", "whole number"),
+    ] {
+        let answer = administered.ask(method, path, body).await;
+        answer.expect_error(status, error);
+        assert!(answer.json()["message"].as_str().unwrap().contains(says), "{method} {path}: {answer:?}");
+        if status == 405 {
+            assert!(answer.header("allow").is_some(), "{answer:?}");
+        }
+    }
+    // Changes that were turned down are recorded too, questions are not.
+    let text = |row: [&str; 5]| row.map(str::to_owned);
+    assert_eq!(
+        administered.changes().await,
+        [
+            text(["admin", "disconnectSubscriber", "x", "refused", "InvalidRequest"]),
+            text(["admin", "disconnectSubscriber", "7", "refused", "SubscriberNotFound"]),
+            text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
+            text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
+            text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
+            text(["admin", "unbanHost", "unknown.example.com", "refused", "HostNotFound"]),
+            text(["admin", "addHost", "localhost:1234", "done", ""]),
+        ]
+    );
+    let page = administered.ok("GET", "/audit?limit=2&before=5", "").await;
+    let ids: Vec<_> = page["entries"].as_array().unwrap().iter().map(|entry| &entry["id"]).collect();
+    assert_eq!((ids, &page["before"]), (vec![&json!(4), &json!(3)], &json!(3)));
+    assert_eq!(page["entries"][0]["body"], json!({ "color": 1 }));
+    assert_eq!(page["entries"][1]["body"], "nonsense");
+    administered.relay.drain().await;
+    let file = std::fs::read_to_string(administered.folder.path().join("data/admin.jsonl")).unwrap();
+    assert_eq!(file.lines().count(), 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_does_what_it_says() {
+    let administered = Administered::start().await;
+    let relay = &administered.relay;
+
+    // Hosts.
+    let added = administered.ask("PUT", "/hosts/localhost:9", "{\"from\": \"live\"}").await;
+    assert_eq!((added.status, &added.json()["hostname"]), (201, &json!("localhost:9")));
+    assert_eq!(administered.ask("PUT", "/hosts/localhost:9", "").await.status, 200);
+    assert_eq!(administered.ok("PUT", "/hosts/localhost:10/ban", "").await["status"], "banned");
+    let names = async |query: &str| {
+        let page = administered.ok("GET", &format!("/hosts{query}"), "").await;
+        let names = page["hosts"].as_array().unwrap().iter().map(|host| host["hostname"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), page["cursor"].as_str().map(str::to_owned))
+    };
+    assert_eq!(names("").await, (vec!["localhost:10".into(), "localhost:9".into()], None));
+    assert_eq!(names("?status=banned").await.0, ["localhost:10"]);
+    assert_eq!(names("?search=t:9").await.0, ["localhost:9"]);
+    assert_eq!(names("?limit=1").await, (vec!["localhost:10".into()], Some("localhost:10".into())));
+    assert_eq!(names("?limit=1&cursor=localhost:10").await, (vec!["localhost:9".into()], None));
     let crawl =
         ask(relay.public, "POST", "/xrpc/com.atproto.sync.requestCrawl", &[], "{\"hostname\": \"localhost:10\"}");
     crawl.await.expect_error(400, "HostBanned");
-    relay.drain().await;
+    assert_eq!(administered.ok("GET", "/hosts/localhost:10", "").await["status"], "banned");
+    assert_ne!(administered.ok("DELETE", "/hosts/localhost:10/ban", "").await["status"], "banned");
+
+    // Accounts.
+    relay.append(3, 200).await;
+    let account = administered.ok("GET", &format!("/accounts/{DID}"), "").await;
+    assert_eq!(
+        (&account["did"], &account["hostname"], &account["active"], &account["rev"]),
+        (&json!(DID), &json!("localhost:2583"), &json!(true), &json!("3l4nk7lqxyk2a"))
+    );
+    assert_eq!((&account["status"], &account["localStatus"]), (&json!("active"), &json!("none")));
+    // Its method says for sure that it has none, without asking anybody.
+    let identity = administered.ok("POST", "/accounts/did:key:zQ3shunBK/re-resolve", "").await;
+    assert_eq!(identity["absence"], "unsupported");
+
+    // Subscribers.
+    let mut subscriber = relay.subscribe("?cursor=0").await;
+    subscriber.expect_events(1, 3).await;
+    let wait = async {
+        loop {
+            let page = administered.ok("GET", "/subscribers", "").await;
+            if page["subscribers"][0]["eventsSent"] == 3 {
+                break page["subscribers"][0].clone();
+            }
+        }
+    };
+    let seen = tokio::time::timeout(LONG, wait).await.unwrap();
+    assert_eq!(
+        (&seen["id"], &seen["cursor"], &seen["seq"], &seen["lag"]),
+        (&json!(1), &json!(0), &json!(3), &json!(0))
+    );
+    assert!(seen["address"].as_str().unwrap().starts_with("127.0.0.1:") && seen["bytesSent"].as_u64().unwrap() > 600);
+    assert_eq!(administered.ok("DELETE", "/subscribers/1", "").await["id"], 1);
+    assert_eq!(subscriber.next().await, Got::Closed(Some(1008)));
+    relay.wait_for_metric("mainstem_fanout_subscribers", 0.0).await;
+    assert_eq!(administered.ok("GET", "/subscribers", "").await["subscribers"], json!([]));
+    administered.ask("DELETE", "/subscribers/1", "").await.expect_error(404, "SubscriberNotFound");
+
+    // Takedowns, which are events of our own.
+    let taken = administered.ok("PUT", &format!("/accounts/{DID}/takedown"), "").await;
+    assert_eq!((&taken["status"], &taken["active"]), (&json!("takendown"), &json!(false)));
+    assert_eq!((&taken["upstreamStatus"], &taken["localStatus"]), (&json!("active"), &json!("takendown")));
+    let restored = administered.ok("DELETE", &format!("/accounts/{DID}/takedown"), "").await;
+    assert_eq!((&restored["status"], &restored["localStatus"]), (&json!("active"), &json!("none")));
+    let unknown = administered.ask("DELETE", "/accounts/did:web:unknown.example.com/takedown", "").await;
+    unknown.expect_error(404, "AccountNotFound");
+    administered.ask("PUT", "/accounts/did:key:zQ3shunBK/takedown", "").await.expect_error(409, "AccountDeclined");
+
+    // Who did it.
+    let alice = ("authorization", "Bearer 0123456789abcdef");
+    assert_eq!(administered.ask_as(alice, "PUT", "/hosts/localhost:9/ban", "").await.status, 200);
+    let changes = administered.changes().await;
+    assert_eq!(changes[0], ["alice", "banHost", "localhost:9", "done", ""]);
+    assert_eq!(changes[1][1..], ["takedownAccount", "did:key:zQ3shunBK", "refused", "AccountDeclined"]);
+    assert_eq!(relay.metric("mainstem_admin_changes_total{result=\"refused\"}").await, 3.0);
+
+    administered.ok("GET", "/openapi.json", "").await;
+    let all: BTreeSet<String> = administered.document.operations().into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(*administered.asked.borrow(), all);
+    administered.relay.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

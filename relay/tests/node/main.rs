@@ -6,6 +6,7 @@ mod admin;
 mod end;
 mod harness;
 mod network;
+mod schema;
 mod stream;
 mod takedown;
 mod xrpc;

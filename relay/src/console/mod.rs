@@ -1,0 +1,135 @@
+//! `mainstem admin`: an operator's commands, over a relay's HTTP API.
+//!
+//! It knows the API as anybody could ([`crate::admin`] serves its OpenAPI document), and nothing else of the relay.
+
+mod client;
+mod say;
+mod table;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use http::Method;
+use serde_json::{Value, json};
+
+pub use self::client::Error;
+use self::client::{Ask, Client};
+use crate::cli::admin::{AccountsCommand, AdminArgs, AdminCommand, From, HostStatus, HostsCommand, SubscribersCommand};
+
+/// How an answer is said to people.
+type Say = fn(&Value) -> String;
+
+/// Does one command and says how it went.
+pub async fn run(args: &AdminArgs) -> ExitCode {
+    match answer(args).await {
+        Ok((answer, say)) => {
+            let text = if args.relay.json { format!("{answer:#}\n") } else { say(&answer) };
+            // Who does not want to read it has gone.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn answer(args: &AdminArgs) -> Result<(Value, Say), Error> {
+    let client = Client::new(&args.relay)?;
+    match &args.command {
+        AdminCommand::Hosts(command) => hosts(&client, command).await,
+        AdminCommand::Accounts(command) => accounts(&client, command).await,
+        AdminCommand::Subscribers(SubscribersCommand::List) => {
+            Ok((client.get(&["subscribers"], Vec::new()).await?, say::subscribers))
+        }
+        AdminCommand::Subscribers(SubscribersCommand::Disconnect { id }) => {
+            let answer = client.change(Method::DELETE, &["subscribers", &id.to_string()], None).await?;
+            Ok((answer, say::disconnected))
+        }
+        AdminCommand::Audit { limit, before } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(before.map(|before| ("before", before.to_string())));
+            Ok((client.get(&["audit"], query).await?, say::changes))
+        }
+    }
+}
+
+async fn hosts(client: &Client, command: &HostsCommand) -> Result<(Value, Say), Error> {
+    match command {
+        HostsCommand::List { status, search } => {
+            let mut query = vec![("limit", "1000".to_owned())];
+            query.extend(status.map(|status| ("status", host_status(status).to_owned())));
+            query.extend(search.clone().map(|search| ("search", search)));
+            Ok((client.get_all(&["hosts"], "hosts", query).await?, say::hosts))
+        }
+        HostsCommand::Show { host } => Ok((client.get(&["hosts", host], Vec::new()).await?, say::host)),
+        HostsCommand::Add { host, from } => {
+            let body = from.map(|from| match from {
+                From::Live => json!({ "from": "live" }),
+                From::Oldest => json!({ "from": "oldest" }),
+            });
+            Ok((client.change(Method::PUT, &["hosts", host], body).await?, say::host))
+        }
+        HostsCommand::Ban { host } => Ok((client.change(Method::PUT, &["hosts", host, "ban"], None).await?, say::host)),
+        HostsCommand::Unban { host } => {
+            Ok((client.change(Method::DELETE, &["hosts", host, "ban"], None).await?, say::host))
+        }
+    }
+}
+
+async fn accounts(client: &Client, command: &AccountsCommand) -> Result<(Value, Say), Error> {
+    match command {
+        AccountsCommand::Show { did } => Ok((client.get(&["accounts", did], Vec::new()).await?, say::account)),
+        AccountsCommand::Takedown { did } => {
+            Ok((client.change(Method::PUT, &["accounts", did, "takedown"], None).await?, say::account))
+        }
+        AccountsCommand::Restore { did } => {
+            Ok((client.change(Method::DELETE, &["accounts", did, "takedown"], None).await?, say::account))
+        }
+        AccountsCommand::ReResolve { did } => {
+            Ok((client.change(Method::POST, &["accounts", did, "re-resolve"], None).await?, say::identity))
+        }
+    }
+}
+
+/// The API's word.
+fn host_status(status: HostStatus) -> &'static str {
+    match status {
+        HostStatus::Active => "active",
+        HostStatus::Idle => "idle",
+        HostStatus::Offline => "offline",
+        HostStatus::Throttled => "throttled",
+        HostStatus::Banned => "banned",
+    }
+}
+
+impl Client {
+    async fn get(&self, path: &[&str], query: Vec<(&'static str, String)>) -> Result<Value, Error> {
+        self.ask(Ask { method: Method::GET, path, query, body: None }).await
+    }
+
+    /// All pages as one.
+    async fn get_all(&self, path: &[&str], items: &str, query: Vec<(&'static str, String)>) -> Result<Value, Error> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = query.clone();
+            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+            let mut page = self.get(path, query).await?;
+            if let Value::Array(more) = page[items].take() {
+                all.extend(more);
+            }
+            match page["cursor"].take() {
+                Value::String(next) => cursor = Some(next),
+                _ => return Ok(json!({ items: all })),
+            }
+        }
+    }
+
+    async fn change(&self, method: Method, path: &[&str], body: Option<Value>) -> Result<Value, Error> {
+        self.ask(Ask { method, path, query: Vec::new(), body }).await
+    }
+}
