@@ -103,14 +103,21 @@ pub(super) async fn add(
 pub(super) async fn ban(State(app): State<App>, Path(name): Path<String>) -> Result<Json<HostView>, Error> {
     let name = allowed(&app, &name)?;
     app.hosts.ban(&name).await?;
-    view(&app, &name).await
+    let host = app.hosts.host(&name).ok_or(Error::Internal)?;
+    // Its task may not have heard of it yet.
+    Ok(Json(HostView::gather(&app, crawler::HostView { status: HostStatus::Banned, ..host }).await?))
 }
 
 /// `DELETE /admin/hosts/{hostname}/ban`
 pub(super) async fn unban(State(app): State<App>, Path(name): Path<String>) -> Result<Json<HostView>, Error> {
     let name = known_host(&app, &name)?.name;
     app.hosts.unban(&name).await?;
-    view(&app, &name).await
+    let mut host = app.hosts.host(&name).ok_or(Error::Internal)?;
+    if host.status == HostStatus::Banned {
+        // Its task has not heard of it yet.
+        host.status = HostStatus::Idle;
+    }
+    Ok(Json(HostView::gather(&app, host).await?))
 }
 
 /// A host that may be known to this relay.
