@@ -34,8 +34,12 @@ struct KindCounters {
 /// How identities are found.
 pub(crate) struct IdentityMetrics {
     pub(crate) hits: IntCounter,
+    pub(crate) kept_hits: IntCounter,
     pub(crate) misses: IntCounter,
     pub(crate) lookups: IntGauge,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) per_second_max: IntGauge,
+    pub(crate) cached: IntGauge,
     pub(crate) cached_bytes: IntGauge,
     requests: IntCounterVec,
     seconds: HistogramVec,
@@ -127,13 +131,23 @@ fn label(kind: Kind) -> &'static str {
 impl IdentityMetrics {
     pub(crate) fn register(registry: &Registry) -> Result<IdentityMetrics, prometheus::Error> {
         let cache = IntCounterVec::new(
-            Opts::new("mainstem_identity_cache_total", "Identities that were needed, by whether they were cached."),
+            Opts::new(
+                "mainstem_identity_cache_total",
+                "Identities that were needed, by whether they were in memory, kept on disk or had to be fetched.",
+            ),
             &["result"],
         )?;
         let metrics = IdentityMetrics {
             hits: cache.with_label_values(&["hit"]),
+            kept_hits: cache.with_label_values(&["kept"]),
             misses: cache.with_label_values(&["miss"]),
             lookups: IntGauge::new("mainstem_identity_lookups", "Accounts that are being looked up or wait for it.")?,
+            in_flight: IntGauge::new("mainstem_identity_in_flight", "Requests to the directory under way.")?,
+            per_second_max: IntGauge::new(
+                "mainstem_identity_requests_per_second_max",
+                "Requests to the directory that may be made in a second (--plc-rate).",
+            )?,
+            cached: IntGauge::new("mainstem_identity_cached", "Identities in memory.")?,
             cached_bytes: IntGauge::new("mainstem_identity_cached_bytes", "Memory of cached identities, estimated.")?,
             requests: IntCounterVec::new(
                 Opts::new("mainstem_identity_requests_total", "Requests for DID documents, by method and result."),
@@ -147,6 +161,9 @@ impl IdentityMetrics {
         };
         registry.register(Box::new(cache))?;
         registry.register(Box::new(metrics.lookups.clone()))?;
+        registry.register(Box::new(metrics.in_flight.clone()))?;
+        registry.register(Box::new(metrics.per_second_max.clone()))?;
+        registry.register(Box::new(metrics.cached.clone()))?;
         registry.register(Box::new(metrics.cached_bytes.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;

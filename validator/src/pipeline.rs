@@ -30,8 +30,8 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     accounts::Accounts,
-    docket::{Answer, Ask, Docket, Evidence, Judge, Limits, Outcome},
-    identity::{self, Identity, Resolver},
+    docket::{Answer, Ask, Docket, Evidence, Judge, Limits, Outcome, Sender},
+    identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
     rules::{self, Context, Origin},
     status::{self, StatusAsker},
@@ -320,7 +320,11 @@ async fn answer(shared: &Shared, ask: Ask) -> Result<Answer, Error> {
             Ok(Answer::State(did, state))
         }
         Ask::Identity(party, want) => {
-            let identity = parts.resolver.resolve(&party.did, want).await?;
+            let asker = match &party.sender {
+                Sender::Host(host) => Asker::Host(host.clone()),
+                Sender::Operator => Asker::Ourselves,
+            };
+            let identity = parts.resolver.resolve(&party.did, want, asker).await?;
             Ok(Answer::Identity(party, identity))
         }
         Ask::Status(party, host) => {

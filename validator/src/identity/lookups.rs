@@ -10,7 +10,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use runtime::backoff::Backoff;
 use tokio::sync::oneshot;
 
-use super::{Absence, Identity, Want};
+use super::{Absence, Asker, Identity, Want};
 
 /// How patient lookups are.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +51,8 @@ pub(super) enum Landed {
 pub(super) struct Next {
     /// To be cached.
     pub(super) learnt: Option<Identity>,
-    /// The stale entry has to serve for a while.
-    pub(super) stale_serves: bool,
+    /// What was known has to serve for a while, past its time.
+    pub(super) serves: Option<Identity>,
     /// The next try.
     pub(super) flight: Option<Flight>,
     /// Look again for an announced change that did not show: after this time, by [`Lookups::recheck`].
@@ -67,6 +67,15 @@ pub(super) struct Recheck {
     left: u32,
 }
 
+/// Somebody's wish.
+pub(super) struct Request {
+    pub(super) did: Did,
+    pub(super) want: Want,
+    pub(super) asker: Asker,
+    pub(super) reply: oneshot::Sender<Identity>,
+}
+
+/// See the module's documentation.
 pub(super) struct Lookups {
     timing: Timing,
     open: HashMap<Did, Lookup>,
@@ -79,10 +88,13 @@ struct Lookup {
     waiters: Vec<Waiter>,
     /// Rechecks that remain, if the next answer shows nothing new.
     recheck: Option<u32>,
+    /// What was known of the account when it was asked for, past its time.
+    stale: Option<Identity>,
 }
 
 struct Waiter {
     want: Want,
+    asker: Asker,
     reply: oneshot::Sender<Identity>,
 }
 
@@ -97,22 +109,54 @@ impl Lookups {
         self.open.len()
     }
 
-    /// Somebody wants an identity. Gives the flight to start, if none is under way for the account.
-    pub(super) fn ask(
-        &mut self,
-        did: Did,
-        want: Want,
-        reply: oneshot::Sender<Identity>,
-        now_micros: u64,
-    ) -> Option<Flight> {
-        let waiter = Waiter { want, reply };
+    /// Somebody wants an identity. Gives the flight to start, if none is under way for the account. `stale` is what is
+    /// known of it, past its time.
+    pub(super) fn ask(&mut self, request: Request, stale: Option<Identity>, now_micros: u64) -> Option<Flight> {
+        let Request { did, want, asker, reply } = request;
+        let waiter = Waiter { want, asker, reply };
         if let Some(lookup) = self.open.get_mut(&did) {
             lookup.waiters.push(waiter);
+            lookup.stale = lookup.stale.take().or(stale);
             return None;
         }
-        let lookup = Lookup { waiters: vec![waiter], ..self.lookup(now_micros) };
+        let lookup = Lookup { waiters: vec![waiter], stale, ..self.lookup(now_micros) };
         self.open.insert(did.clone(), lookup);
         Some(Flight { did, not_before_micros: want.not_before(), is_retry: false })
+    }
+
+    /// Who waits for an account, each once.
+    pub(super) fn askers(&self, did: &Did) -> Vec<Asker> {
+        let mut askers: Vec<Asker> = Vec::new();
+        for waiter in self.open.get(did).into_iter().flat_map(|lookup| &lookup.waiters) {
+            if !askers.contains(&waiter.asker) {
+                askers.push(waiter.asker.clone());
+            }
+        }
+        if askers.is_empty() {
+            askers.push(Asker::Ourselves);
+        }
+        askers
+    }
+
+    /// The directory takes its time: whoever may have an old answer gets it. The lookup goes on. Gives the identity that
+    /// has to serve for a while.
+    pub(super) fn serve_stale(&mut self, did: &Did) -> Option<Identity> {
+        let lookup = self.open.get_mut(did)?;
+        let stale = lookup.stale.clone()?;
+        lookup.answer(&stale, Want::takes_stale);
+        Some(stale)
+    }
+
+    /// The directory is silent: as [`Lookups::serve_stale`], for all accounts.
+    pub(super) fn serve_all_stale(&mut self) -> Vec<(Did, Identity)> {
+        let mut served = Vec::new();
+        for (did, lookup) in &mut self.open {
+            if let Some(stale) = lookup.stale.clone() {
+                lookup.answer(&stale, Want::takes_stale);
+                served.push((did.clone(), stale));
+            }
+        }
+        served
     }
 
     /// The time of a recheck has come.
@@ -126,9 +170,11 @@ impl Lookups {
         Some(Flight { did: recheck.did, not_before_micros: now_micros, is_retry: false })
     }
 
-    /// A flight is over. `before` is what was known, however old.
-    pub(super) fn landed(&mut self, did: Did, landed: Landed, before: Option<&Identity>, now_micros: u64) -> Next {
+    /// A flight is over. `cached` is what is known, however old.
+    pub(super) fn landed(&mut self, did: Did, landed: Landed, cached: Option<&Identity>, now_micros: u64) -> Next {
         let Some(mut lookup) = self.open.remove(&did) else { return Next::default() };
+        let before = cached.cloned().or_else(|| lookup.stale.clone());
+        let before = before.as_ref();
         let mut next = Next::default();
         match landed {
             Landed::Answer(identity) => {
@@ -145,6 +191,7 @@ impl Lookups {
                     }
                     lookup.backoff.reset();
                     lookup.asked_at_micros = now_micros;
+                    lookup.stale = Some(identity.clone());
                     lookup.answer(&identity, |want| identity.fetched_at_micros >= want.not_before());
                     next.learnt = Some(identity);
                     // Who asked while it was under way may want something newer.
@@ -155,11 +202,8 @@ impl Lookups {
             }
             Landed::Silence { began_at_micros, others_answered_at_micros } => {
                 if let Some(stale) = before {
-                    next.stale_serves = true;
-                    lookup.answer(stale, |want| match want {
-                        Want::Any | Want::Announced { .. } => true,
-                        Want::Since { .. } => false,
-                    });
+                    next.serves = Some(stale.clone());
+                    lookup.answer(stale, Want::takes_stale);
                 }
                 // It is the owner's business now: a document that was good is taken as the last word, and an account
                 // that never had one is refused.
@@ -192,6 +236,7 @@ impl Lookups {
             backoff: Backoff::new(self.timing.retry_base, self.timing.retry_max),
             waiters: Vec::new(),
             recheck: None,
+            stale: None,
         }
     }
 }
@@ -211,6 +256,14 @@ impl Lookup {
 }
 
 impl Want {
+    /// Whether an old answer will do where the directory gives none.
+    pub(super) fn takes_stale(self) -> bool {
+        match self {
+            Want::Any | Want::Announced { .. } => true,
+            Want::Since { .. } => false,
+        }
+    }
+
     /// The earliest time at which the fetch may begin.
     fn not_before(self) -> u64 {
         match self {

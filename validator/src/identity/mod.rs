@@ -4,13 +4,16 @@
 //! document, 404, a tombstone) is told apart from none (no connection, a time-out, 429, 5xx): on none, a cached document
 //! serves past its time, and who needs a newer one waits.
 //!
-//! What must hold: one request under way for an account, a bounded number overall and a second; keys are parsed once,
-//! when the document is read; an answer is never older than asked for.
+//! What must hold: one request under way for an account, a bounded number overall and a second, for all who ask in turn;
+//! a directory that is silent is only probed; keys are parsed once, when the document is read; an answer is never older
+//! than asked for.
 
 mod fetch;
+mod gate;
 mod lookups;
 mod resolver;
 mod row;
+mod turns;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -18,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use atproto::did_doc::DidDocument;
+use atproto::{did_doc::DidDocument, syntax::HostName};
 use url::Url;
 
 pub(crate) use fetch::{Fetched, Method};
@@ -42,12 +45,19 @@ pub struct Config {
     pub replica_lag: Duration,
     /// How long an account's own silence (`did:web`, or a directory that answers for others) holds its events.
     pub patience: Duration,
-    /// Requests under way to the directory, and as many again to `did:web` hosts.
+    /// Requests under way to the directory.
     pub concurrent_max: NonZeroUsize,
-    /// Requests a second to the directory, and as many again to `did:web` hosts.
+    /// Requests a second to the directory.
     pub per_second: NonZeroU32,
-    /// Accounts that are looked up at once; more wait their turn.
+    /// Requests under way to `did:web` hosts.
+    pub web_concurrent_max: NonZeroUsize,
+    /// Requests a second to `did:web` hosts.
+    pub web_per_second: NonZeroU32,
+    /// Accounts that are looked up or wait for it at once. More than the lanes can park, so that nobody waits for
+    /// others' lookups to end; it bounds memory should that ever be wrong.
     pub lookups_max: NonZeroUsize,
+    /// How long a directory that answers slowly, or has many before us, is waited for where an older identity will do.
+    pub stale_after: Duration,
     /// The time for one request.
     pub timeout: Duration,
     /// The longest wait between two tries of one account.
@@ -65,9 +75,12 @@ impl Config {
             stale_for: Duration::from_secs(30),
             replica_lag: Duration::from_secs(1),
             patience: Duration::from_secs(20),
-            concurrent_max: NonZeroUsize::new(32).expect("32 is not 0"),
+            concurrent_max: NonZeroUsize::new(64).expect("64 is not 0"),
             per_second: NonZeroU32::new(200).expect("200 is not 0"),
-            lookups_max: NonZeroUsize::new(16_384).expect("16384 is not 0"),
+            web_concurrent_max: NonZeroUsize::new(32).expect("32 is not 0"),
+            web_per_second: NonZeroU32::new(100).expect("100 is not 0"),
+            lookups_max: NonZeroUsize::new(262_144).expect("262144 is not 0"),
+            stale_after: Duration::from_secs(2),
             timeout: Duration::from_secs(5),
             retry_max: Duration::from_secs(15),
         }
@@ -103,6 +116,15 @@ pub enum Absence {
     Unanswered,
 }
 
+/// For whom an identity is wanted. Requests are made for all askers in turn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// A host that has sent events of the account.
+    Host(HostName),
+    /// An operator, or the resolver itself.
+    Ourselves,
+}
+
 /// How new an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -127,6 +149,8 @@ pub struct Progress {
     pub known: u64,
     /// Accounts that are being looked up or wait for it.
     pub waiting: u64,
+    /// Requests under way to the directory.
+    pub in_flight: u64,
     /// Requests to the directory in a second, over the last few.
     pub per_second: f64,
     /// What [`Config::per_second`] allows.

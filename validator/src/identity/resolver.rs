@@ -1,9 +1,11 @@
 //! The cache, and the loop that makes requests for it.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -16,19 +18,20 @@ use futures_util::{
 };
 use prometheus::Registry;
 use quick_cache::{Weighter, sync::Cache};
-use runtime::{bucket::TokenBucket, clock::Clock, egress::Egress, rate::Rate};
+use runtime::{clock::Clock, egress::Egress, rate::Rate};
 use storage::identities::Identities;
 use tokio::{
-    sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Config, Identity, Progress, Want,
+    Asker, Config, Identity, Progress, Want,
     fetch::{self, Fetched, Method, Silence},
-    lookups::{Flight, Landed, Lookups, Recheck, Timing},
+    gate::{self, Gate},
+    lookups::{Flight, Landed, Lookups, Recheck, Request, Timing},
     row,
 };
 use crate::metrics::IdentityMetrics;
@@ -48,8 +51,12 @@ const UNKEPT_MAX: usize = 8_192;
 /// How long [`Resolver::refresh`] waits.
 const REFRESH_WITHIN: Duration = Duration::from_secs(15);
 
-/// Warnings about a silent directory, at most one in this time.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Warnings about a silent directory, at most one in this time; and while many accounts wait, how often it is said how
+/// the resolving goes.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// So many accounts that wait are worth telling of.
+const MANY: usize = 100;
 
 /// Knows who accounts are. Cheap to clone.
 #[derive(Clone)]
@@ -63,10 +70,17 @@ pub struct Directory {
     shared: Arc<Shared>,
     inbox: mpsc::Receiver<Request>,
     lookups: Lookups,
+    gates: [Gate; 2],
     flights: FuturesUnordered<BoxFuture<'static, Touchdown>>,
-    rechecks: FuturesUnordered<BoxFuture<'static, Recheck>>,
+    timers: BinaryHeap<Reverse<Timer>>,
+    timers_made: u64,
+    rechecks: usize,
     unkept: Vec<(Did, Vec<u8>)>,
     keeping: Option<BoxFuture<'static, ()>>,
+    /// When it was last told that the directory is silent, and whether that still stands.
+    warned: Option<Instant>,
+    warning_stands: bool,
+    progress_told: Instant,
 }
 
 /// The directory's loop has ended: the process is shutting down.
@@ -94,7 +108,8 @@ struct Shared {
     clock: Clock,
     cache: Cache<Did, Entry, ByBytes>,
     kept: Arc<dyn Identities>,
-    gates: [Gate; 2],
+    rate: Rate,
+    directory_is_silent: AtomicBool,
     metrics: IdentityMetrics,
 }
 
@@ -107,31 +122,35 @@ struct Entry {
 #[derive(Clone)]
 struct ByBytes;
 
-struct Request {
-    did: Did,
-    want: Want,
-    reply: oneshot::Sender<Identity>,
+/// Something to do at its time.
+struct Timer {
+    at: Instant,
+    /// Of those due together the one made first comes first.
+    number: u64,
+    due: Due,
 }
 
-/// What all requests to one kind of place pass.
-struct Gate {
-    free: Semaphore,
-    bucket: Mutex<TokenBucket>,
-    rate: Rate,
-    /// Until when nobody is to ask (429).
-    paused_until: Mutex<Option<Instant>>,
-    /// Wakes those who wait to try again, when it answers again.
-    recovered: Notify,
-    /// When the silence was last told, if there is one.
-    silence_told: Mutex<Option<Instant>>,
-    /// When the last answered request began.
-    answered_at_micros: AtomicU64,
+enum Due {
+    /// A flight is ready.
+    Flight(Method, Flight),
+    /// An announced change may show by now.
+    Recheck(Recheck),
+    /// An account is waited for long enough if an old identity of it will do.
+    Stale(Did),
 }
 
 /// A flight that is over.
 struct Touchdown {
     did: Did,
-    landed: Landed,
+    /// Whose request it was; `None` where none was made.
+    method: Option<Method>,
+    landed: Flown,
+}
+
+/// What it brought.
+struct Flown {
+    fetched: Fetched,
+    began_at_micros: u64,
 }
 
 /// Makes a resolver. The directory has to be run for it to learn anything.
@@ -149,20 +168,28 @@ pub fn build(
         retry_max: config.retry_max,
     };
     let entries = usize::try_from(config.cache_bytes_max).unwrap_or(usize::MAX) / (ENTRY_OVERHEAD_BYTES + 64);
-    let gate = || Gate {
-        free: Semaphore::new(config.concurrent_max.get()),
-        bucket: Mutex::new(TokenBucket::new(config.per_second, config.per_second)),
-        rate: Rate::default(),
-        paused_until: Mutex::new(None),
-        recovered: Notify::new(),
-        silence_told: Mutex::new(None),
-        answered_at_micros: AtomicU64::new(0),
-    };
+    let probe_every = timing.retry_base;
+    let gates = [
+        Gate::new(gate::Limits {
+            concurrent_max: config.concurrent_max.get(),
+            per_second: config.per_second,
+            probe_every: Some(probe_every),
+        }),
+        // Each `did:web` host answers for itself: the silence of some says nothing of the others.
+        Gate::new(gate::Limits {
+            concurrent_max: config.web_concurrent_max.get(),
+            per_second: config.web_per_second,
+            probe_every: None,
+        }),
+    ];
     let seed = clock.now_micros();
+    let metrics = IdentityMetrics::register(registry)?;
+    metrics.per_second_max.set(i64::from(config.per_second.get()));
     let shared = Arc::new(Shared {
         cache: Cache::with_weighter(entries.max(16), config.cache_bytes_max, ByBytes),
-        gates: Method::ALL.map(|_| gate()),
-        metrics: IdentityMetrics::register(registry)?,
+        rate: Rate::default(),
+        directory_is_silent: AtomicBool::new(false),
+        metrics,
         config,
         egress,
         clock,
@@ -173,10 +200,16 @@ pub fn build(
         shared: Arc::clone(&shared),
         inbox,
         lookups: Lookups::new(timing, seed),
+        gates,
         flights: FuturesUnordered::new(),
-        rechecks: FuturesUnordered::new(),
+        timers: BinaryHeap::new(),
+        timers_made: 0,
+        rechecks: 0,
         unkept: Vec::new(),
         keeping: None,
+        warned: None,
+        warning_stands: false,
+        progress_told: Instant::now(),
     };
     Ok((Resolver { shared, inbox: sender }, directory))
 }
@@ -195,20 +228,22 @@ impl Resolver {
     }
 
     /// Who an account is, as new as wanted. Waits for as long as there is no answer that will do; cancel-safe.
-    pub async fn resolve(&self, did: &Did, want: Want) -> Result<Identity, Closed> {
+    pub async fn resolve(&self, did: &Did, want: Want, asker: Asker) -> Result<Identity, Closed> {
         if want == Want::Any
             && let Some(identity) = self.cached(did)
         {
             return Ok(identity);
         }
-        self.shared.metrics.misses.inc();
         if let Some(identity) = self.shared.load(did).await
             && want == Want::Any
         {
+            self.shared.metrics.kept_hits.inc();
             return Ok(identity);
         }
+        self.shared.metrics.misses.inc();
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Request { did: did.clone(), want, reply }).await.map_err(|_| Closed)?;
+        let request = Request { did: did.clone(), want, asker, reply };
+        self.inbox.send(request).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 
@@ -216,21 +251,12 @@ impl Resolver {
     pub async fn refresh(&self, did: &Did) -> Result<Identity, RefreshError> {
         let want = Want::Since { at_micros: self.shared.clock.now_micros() };
         let silent = |_| RefreshError::Silent { within: REFRESH_WITHIN };
-        Ok(timeout(REFRESH_WITHIN, self.resolve(did, want)).await.map_err(silent)??)
+        Ok(timeout(REFRESH_WITHIN, self.resolve(did, want, Asker::Ourselves)).await.map_err(silent)??)
     }
 
     /// How the resolving goes.
     pub fn progress(&self) -> Progress {
-        let shared = &self.shared;
-        Progress {
-            known: shared.cache.len() as u64,
-            waiting: u64::try_from(shared.metrics.lookups.get()).unwrap_or(0),
-            per_second: shared.gates[Method::Plc as usize].rate.per_second(),
-            per_second_max: shared.config.per_second.get(),
-            hits: shared.metrics.hits.get(),
-            misses: shared.metrics.misses.get(),
-            directory_is_silent: lock(&shared.gates[Method::Plc as usize].silence_told).is_some(),
-        }
+        self.shared.progress()
     }
 }
 
@@ -240,23 +266,21 @@ impl Directory {
     /// Answers requests until shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
+            let wake = self.launch();
+            self.measure();
             let room = self.lookups.len() < self.shared.config.lookups_max.get();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(()) = OptionFuture::from(self.keeping.as_mut()) => self.keep(),
                 Some(touchdown) = self.flights.next(), if !self.flights.is_empty() => self.landed(touchdown),
-                Some(recheck) = self.rechecks.next(), if !self.rechecks.is_empty() => {
-                    let flight = self.lookups.recheck(recheck, self.shared.clock.now_micros());
-                    self.start(flight);
-                }
+                Some(()) = OptionFuture::from(wake.map(sleep_until)) => self.fire(Instant::now()),
                 request = self.inbox.recv(), if room => match request {
                     Some(request) => self.ask(request),
                     // Nobody is left who could ask.
                     None => break,
                 },
             }
-            self.shared.metrics.lookups.set(i64::try_from(self.lookups.len()).unwrap_or(i64::MAX));
         }
         while let Some(keeping) = self.keeping.take() {
             keeping.await;
@@ -264,18 +288,130 @@ impl Directory {
         }
     }
 
-    fn ask(&mut self, Request { did, want, reply }: Request) {
-        let flight = self.lookups.ask(did, want, reply, self.shared.clock.now_micros());
-        self.start(flight);
+    /// Lets flights leave for which there is room. Gives the time at which there is something to do.
+    fn launch(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut wake = self.timers.peek().map(|Reverse(timer)| timer.at);
+        for method in Method::ALL {
+            let gate = &mut self.gates[method as usize];
+            loop {
+                match gate.next(now) {
+                    gate::Next::Leave(flight) => {
+                        if method == Method::Plc {
+                            self.shared.rate.add(1);
+                        }
+                        self.flights.push(Box::pin(fly(Arc::clone(&self.shared), method, flight)));
+                    }
+                    gate::Next::At(at) => {
+                        wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                        break;
+                    }
+                    gate::Next::None => break,
+                }
+            }
+        }
+        wake
     }
 
-    fn start(&mut self, flight: Option<Flight>) {
-        if let Some(flight) = flight {
-            self.flights.push(Box::pin(fly(Arc::clone(&self.shared), flight)));
+    fn ask(&mut self, request: Request) {
+        let now_micros = self.shared.clock.now_micros();
+        let did = request.did.clone();
+        let method = self.method(&did);
+        let stale = self.shared.cache.peek(&did);
+        if let Some(entry) = &stale
+            && request.want.takes_stale()
+            && method.is_some_and(|method| self.gates[method as usize].is_silent())
+        {
+            self.serve(did, entry.identity.clone());
+            // It may have gone away; then nobody misses the answer.
+            let _gone = request.reply.send(entry.identity.clone());
+            return;
+        }
+        let (asker, may_serve) = (request.asker.clone(), request.want.takes_stale() && stale.is_some());
+        match self.lookups.ask(request, stale.map(|entry| entry.identity), now_micros) {
+            Some(flight) => self.start(flight),
+            None => {
+                if let Some(method) = method {
+                    self.gates[method as usize].turns.join(&did, asker);
+                }
+            }
+        }
+        if may_serve {
+            self.at(Instant::now() + self.shared.config.stale_after, Due::Stale(did));
         }
     }
 
-    fn landed(&mut self, Touchdown { did, landed }: Touchdown) {
+    /// Who answers for an account, if anybody does.
+    fn method(&self, did: &Did) -> Option<Method> {
+        let config = &self.shared.config;
+        fetch::locate(did, &config.plc_url, self.shared.egress.policy().allow_local).ok().map(|(method, _)| method)
+    }
+
+    /// Gets a flight ready, at once or when its time comes.
+    fn start(&mut self, flight: Flight) {
+        let now_micros = self.shared.clock.now_micros();
+        let wait = Duration::from_micros(flight.not_before_micros.saturating_sub(now_micros));
+        let config = &self.shared.config;
+        match fetch::locate(&flight.did, &config.plc_url, self.shared.egress.policy().allow_local) {
+            Ok((method, _)) if wait.is_zero() => self.ready(method, flight),
+            Ok((method, _)) => self.at(Instant::now() + wait, Due::Flight(method, flight)),
+            // Nobody is asked, and still the answer is not older than wanted.
+            Err(absence) => {
+                let began_at_micros = now_micros.max(flight.not_before_micros);
+                self.flights.push(Box::pin(async move {
+                    sleep(wait).await;
+                    let landed = Flown { fetched: Fetched::Absent(absence), began_at_micros };
+                    Touchdown { did: flight.did, method: None, landed }
+                }));
+            }
+        }
+    }
+
+    fn ready(&mut self, method: Method, flight: Flight) {
+        let askers = self.lookups.askers(&flight.did);
+        self.gates[method as usize].turns.push(flight, askers);
+    }
+
+    fn at(&mut self, at: Instant, due: Due) {
+        self.timers_made += 1;
+        self.timers.push(Reverse(Timer { at, number: self.timers_made, due }));
+    }
+
+    /// Does what is due.
+    fn fire(&mut self, now: Instant) {
+        while let Some(Reverse(timer)) = self.timers.peek()
+            && timer.at <= now
+            && let Some(Reverse(timer)) = self.timers.pop()
+        {
+            match timer.due {
+                Due::Flight(method, flight) => self.ready(method, flight),
+                Due::Recheck(recheck) => {
+                    self.rechecks -= 1;
+                    if let Some(flight) = self.lookups.recheck(recheck, self.shared.clock.now_micros()) {
+                        self.start(flight);
+                    }
+                }
+                Due::Stale(did) => {
+                    if let Some(identity) = self.lookups.serve_stale(&did) {
+                        self.serve(did, identity);
+                    }
+                }
+            }
+        }
+    }
+
+    fn landed(&mut self, Touchdown { did, method, landed }: Touchdown) {
+        let Flown { fetched, began_at_micros } = landed;
+        let others_answered_at_micros = method.map_or(0, |method| self.hear(method, &did, &fetched, began_at_micros));
+        let landed = match fetched {
+            Fetched::Document(document) => {
+                Landed::Answer(Identity { known: Ok(document), fetched_at_micros: began_at_micros })
+            }
+            Fetched::Absent(absence) => {
+                Landed::Answer(Identity { known: Err(absence), fetched_at_micros: began_at_micros })
+            }
+            Fetched::Silence(_) => Landed::Silence { began_at_micros, others_answered_at_micros },
+        };
         let now_micros = self.shared.clock.now_micros();
         let before = self.shared.cache.peek(&did).map(|entry| entry.identity);
         let next = self.lookups.landed(did.clone(), landed, before.as_ref(), now_micros);
@@ -289,22 +425,84 @@ impl Directory {
                 }
             }
             self.shared.remember(did, identity);
-        } else if next.stale_serves
-            && let Some(identity) = before
-        {
-            let good_until_micros = now_micros.saturating_add(micros(self.shared.config.stale_for));
-            self.shared.cache.insert(did, Entry { identity, good_until_micros });
+        } else if let Some(identity) = next.serves {
+            self.serve(did, identity);
         }
         if let Some(recheck) = next.recheck
-            && self.rechecks.len() < RECHECKS_MAX
+            && self.rechecks < RECHECKS_MAX
         {
+            self.rechecks += 1;
             let wait = Duration::from_micros(recheck.at_micros.saturating_sub(now_micros));
-            self.rechecks.push(Box::pin(async move {
-                sleep(wait).await;
-                recheck
-            }));
+            self.at(Instant::now() + wait, Due::Recheck(recheck));
         }
-        self.start(next.flight);
+        if let Some(flight) = next.flight {
+            self.start(flight);
+        }
+    }
+
+    /// What an answer, or none, says of who was asked. Gives when a request to the same place was last answered, as far
+    /// as that says anything of this account.
+    fn hear(&mut self, method: Method, did: &Did, fetched: &Fetched, began_at_micros: u64) -> u64 {
+        let now = Instant::now();
+        let gate = &mut self.gates[method as usize];
+        match fetched {
+            Fetched::Document(_) | Fetched::Absent(_) => {
+                if gate.answered(began_at_micros) {
+                    self.recovered(method, now);
+                }
+                if method == Method::Plc && std::mem::take(&mut self.warning_stands) {
+                    info!("the PLC directory answers again");
+                }
+            }
+            Fetched::Silence(silence) => {
+                let pause = match silence {
+                    Silence::Status { pause, .. } if method == Method::Plc => *pause,
+                    Silence::Status { .. } | Silence::Unreachable(_) | Silence::Garbage => None,
+                };
+                debug!(%did, method = method.as_str(), %silence, "no answer for an identity");
+                if gate.silent(did, now, pause) {
+                    self.fell_silent();
+                }
+                let is_due = self.warned.is_none_or(|warned| now.duration_since(warned) >= TELL_EVERY);
+                if method == Method::Plc && is_due {
+                    warn!(%did, %silence, "the PLC directory does not answer; events of unknown accounts wait");
+                    (self.warned, self.warning_stands) = (Some(now), true);
+                }
+            }
+        }
+        match method {
+            Method::Plc => self.gates[method as usize].answered_at_micros(),
+            // Each did:web answers for itself.
+            Method::Web => u64::MAX,
+        }
+    }
+
+    /// The directory answers nobody: whoever may be judged by an old identity is.
+    fn fell_silent(&mut self) {
+        self.shared.directory_is_silent.store(true, Ordering::Relaxed);
+        for (did, identity) in self.lookups.serve_all_stale() {
+            self.serve(did, identity);
+        }
+    }
+
+    /// It answers again: nobody waits longer for another try.
+    fn recovered(&mut self, method: Method, now: Instant) {
+        self.shared.directory_is_silent.store(false, Ordering::Relaxed);
+        let timers = std::mem::take(&mut self.timers).into_vec();
+        let hasten = |Reverse(mut timer): Reverse<Timer>| {
+            if matches!(&timer.due, Due::Flight(of, flight) if *of == method && flight.is_retry) {
+                timer.at = now;
+            }
+            Reverse(timer)
+        };
+        self.timers = timers.into_iter().map(hasten).collect();
+    }
+
+    /// An identity past its time serves for a while.
+    fn serve(&self, did: Did, identity: Identity) {
+        let now_micros = self.shared.clock.now_micros();
+        let good_until_micros = now_micros.saturating_add(micros(self.shared.config.stale_for));
+        self.shared.cache.insert(did, Entry { identity, good_until_micros });
     }
 
     /// Starts to keep what waits for it: while one batch is being written the next one gathers.
@@ -320,71 +518,63 @@ impl Directory {
             }
         }));
     }
+
+    fn measure(&mut self) {
+        let metrics = &self.shared.metrics;
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.lookups.set(count(self.lookups.len()));
+        metrics.in_flight.set(count(self.gates[Method::Plc as usize].flying()));
+        let now = Instant::now();
+        if now.duration_since(self.progress_told) >= TELL_EVERY {
+            self.progress_told = now;
+            if self.lookups.len() >= MANY {
+                let Progress { known, waiting, per_second, per_second_max, .. } = self.shared.progress();
+                info!(waiting, known, per_second, per_second_max, "identities are being resolved");
+            }
+        }
+    }
 }
 
 /// One try.
-async fn fly(shared: Arc<Shared>, Flight { did, not_before_micros, is_retry }: Flight) -> Touchdown {
-    let wait = Duration::from_micros(not_before_micros.saturating_sub(shared.clock.now_micros()));
-    let located = fetch::locate(&did, &shared.config.plc_url, shared.egress.policy().allow_local);
-    let (method, url) = match located {
-        Ok(place) => place,
-        Err(absence) => {
-            sleep(wait).await;
-            let fetched_at_micros = shared.clock.now_micros().max(not_before_micros);
-            return Touchdown { did, landed: Landed::Answer(Identity { known: Err(absence), fetched_at_micros }) };
-        }
-    };
-    let gate = &shared.gates[method as usize];
-    if is_retry {
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = gate.recovered.notified() => {}
-        }
-    } else {
-        sleep(wait).await;
-    }
-    let _turn = gate.turn().await;
-    gate.rate.add(1);
-
+async fn fly(shared: Arc<Shared>, method: Method, flight: Flight) -> Touchdown {
+    let Flight { did, not_before_micros, is_retry } = flight;
     // The two clocks may differ by a little; what was asked for is what was waited for.
     let now_micros = shared.clock.now_micros();
     let began_at_micros = if is_retry { now_micros } else { now_micros.max(not_before_micros) };
     let started = Instant::now();
-    let fetched = fetch::fetch(&shared.egress, &did, method, &url, shared.config.timeout).await;
-    shared.metrics.looked_up(method, &fetched, started.elapsed());
-    let answer = |known| Landed::Answer(Identity { known, fetched_at_micros: began_at_micros });
-    let landed = match fetched {
-        Fetched::Document(document) => {
-            gate.answered(method, began_at_micros);
-            answer(Ok(document))
-        }
-        Fetched::Absent(absence) => {
-            gate.answered(method, began_at_micros);
-            answer(Err(absence))
-        }
-        Fetched::Silence(silence) => {
-            gate.silent(method, &did, &silence);
-            let others_answered_at_micros = match method {
-                Method::Plc => gate.answered_at_micros.load(Ordering::Relaxed),
-                // Each did:web answers for itself.
-                Method::Web => u64::MAX,
-            };
-            Landed::Silence { began_at_micros, others_answered_at_micros }
-        }
+    let fetched = match fetch::locate(&did, &shared.config.plc_url, shared.egress.policy().allow_local) {
+        Ok((_, url)) => fetch::fetch(&shared.egress, &did, method, &url, shared.config.timeout).await,
+        Err(absence) => Fetched::Absent(absence),
     };
-    Touchdown { did, landed }
+    shared.metrics.looked_up(method, &fetched, started.elapsed());
+    Touchdown { did, method: Some(method), landed: Flown { fetched, began_at_micros } }
 }
 
 // === impl Shared ===
 
 impl Shared {
+    fn progress(&self) -> Progress {
+        let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        Progress {
+            known: self.cache.len() as u64,
+            waiting: count(&self.metrics.lookups),
+            in_flight: count(&self.metrics.in_flight),
+            per_second: self.rate.per_second(),
+            per_second_max: self.config.per_second.get(),
+            hits: self.metrics.hits.get() + self.metrics.kept_hits.get(),
+            misses: self.metrics.misses.get(),
+            directory_is_silent: self.directory_is_silent.load(Ordering::Relaxed),
+        }
+    }
+
     fn remember(&self, did: Did, identity: Identity) {
         let good_until_micros = self.good_until(&identity);
         self.cache.insert(did, Entry { identity, good_until_micros });
         self.metrics.cached_bytes.set(i64::try_from(self.cache.weight()).unwrap_or(i64::MAX));
+        self.metrics.cached.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
     }
 
-    /// What the store kept, into the cache. Gives it if it is within its time.
+    /// What was kept, into the cache. Gives it if it is within its time.
     async fn load(&self, did: &Did) -> Option<Identity> {
         if self.cache.peek(did).is_some() {
             return None;
@@ -392,7 +582,7 @@ impl Shared {
         let bytes = match self.kept.get(did).await {
             Ok(bytes) => bytes?,
             Err(error) => {
-                warn!(%did, %error, "stored identity can't be read; it is fetched");
+                warn!(%did, %error, "a kept identity can't be read; it is fetched");
                 return None;
             }
         };
@@ -409,51 +599,25 @@ impl Shared {
     }
 }
 
-// === impl Gate ===
+// === impl Timer ===
 
-impl Gate {
-    /// Waits until a request may be made. What it gives is held until the request is over.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed, and who got none would be one request too many at worst.
-        let permit = self.free.acquire().await.ok();
-        let wait = lock(&self.bucket).take(Instant::now(), 1).duration();
-        sleep(wait).await;
-        loop {
-            let paused_until = *lock(&self.paused_until);
-            match paused_until {
-                Some(until) if until > Instant::now() => sleep_until(until).await,
-                Some(_) | None => return permit,
-            }
-        }
+impl PartialEq for Timer {
+    fn eq(&self, other: &Timer) -> bool {
+        self.cmp(other).is_eq()
     }
+}
 
-    fn answered(&self, method: Method, began_at_micros: u64) {
-        self.answered_at_micros.fetch_max(began_at_micros, Ordering::Relaxed);
-        if lock(&self.silence_told).take().is_some() {
-            if method == Method::Plc {
-                info!("the PLC directory answers again");
-            }
-            self.recovered.notify_waiters();
-        }
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Timer) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
+}
 
-    fn silent(&self, method: Method, did: &Did, silence: &Silence) {
-        let now = Instant::now();
-        if let Silence::Status { pause: Some(pause), .. } = silence
-            && method == Method::Plc
-        {
-            let mut paused_until = lock(&self.paused_until);
-            *paused_until = (*paused_until).max(Some(now + *pause));
-        }
-        debug!(%did, method = method.as_str(), %silence, "no answer for an identity");
-        let mut told = lock(&self.silence_told);
-        let is_due = told.is_none_or(|told| now.duration_since(told) >= WARN_EVERY);
-        if is_due {
-            if method == Method::Plc {
-                warn!(%did, %silence, "the PLC directory does not answer; events of unknown accounts wait");
-            }
-            *told = Some(now);
-        }
+impl Ord for Timer {
+    fn cmp(&self, other: &Timer) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
 
@@ -472,9 +636,4 @@ impl Weighter<Did, Entry> for ByBytes {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Every value behind these locks is whole after each statement, so a panic elsewhere leaves nothing to repair.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ mod site;
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use atproto::syntax::Did;
+use atproto::syntax::{Did, HostName};
 use futures_util::future::join_all;
 use prometheus::Registry;
 use runtime::{
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use validator::identity::{self, Absence, Config, Identity, Resolver, Want};
+use validator::identity::{self, Absence, Asker, Config, Identity, Resolver, Want};
 
 use crate::site::{Reply, Site};
 
@@ -66,6 +66,10 @@ fn key_of(identity: &Identity) -> usize {
     KEYS.iter().position(|multikey| key.ends_with(multikey)).unwrap()
 }
 
+fn asker() -> Asker {
+    Asker::Host(HostName::parse("pds.example.com").unwrap())
+}
+
 /// A resolver with its loop, in a hurry.
 struct Bureau {
     resolver: Resolver,
@@ -100,7 +104,7 @@ impl Bureau {
     }
 
     async fn resolve(&self, did: &Did, want: Want) -> Identity {
-        timeout(LONG, self.resolver.resolve(did, want)).await.expect("no answer").unwrap()
+        timeout(LONG, self.resolver.resolve(did, want, asker())).await.expect("no answer").unwrap()
     }
 
     async fn any(&self, n: usize) -> Identity {
@@ -213,7 +217,7 @@ async fn no_answer_is_waited_out() {
             })),
         };
         let resolver = bureau.resolver.clone();
-        let waiting = tokio::time::timeout(SHORT, resolver.resolve(&did(0), Want::Any)).await;
+        let waiting = tokio::time::timeout(SHORT, resolver.resolve(&did(0), Want::Any, asker())).await;
         assert!(waiting.is_err(), "{mood} is no answer: {waiting:?}");
         if let Some(down) = down {
             assert!(down.requests(&path(0)) > 0);
@@ -272,7 +276,7 @@ async fn who_needs_a_newer_one_waits_for_the_directory() {
     let since = bureau.now();
     let resolver = bureau.resolver.clone();
     let mut waiting = JoinSet::new();
-    waiting.spawn(async move { resolver.resolve(&did(0), Want::Since { at_micros: since }).await });
+    waiting.spawn(async move { resolver.resolve(&did(0), Want::Since { at_micros: since }, asker()).await });
     assert!(timeout(SHORT, waiting.join_next()).await.is_err());
     let _site = Site::start_at(addr, |path, _| found(path, 1));
     let identity = timeout(LONG, waiting.join_next()).await.unwrap().unwrap().unwrap().unwrap();
@@ -398,7 +402,7 @@ async fn what_was_kept_serves_past_its_time_while_the_directory_is_down_also_aft
     assert_eq!(bureau.any(0).await, first);
     assert_eq!(bureau.any(1).await, gone);
     let resolver = bureau.resolver.clone();
-    assert!(timeout(SHORT, resolver.resolve(&did(2), Want::Any)).await.is_err(), "who was never known waits");
+    assert!(timeout(SHORT, resolver.resolve(&did(2), Want::Any, asker())).await.is_err(), "who was never known waits");
     clock.advance(Duration::from_secs(30));
     let _site = Site::start_at(addr, |path, _| found(path, 1));
     assert_eq!(key_of(&bureau.any(2).await), 1);
