@@ -75,6 +75,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
     pub plc_url: String,
 
+    /// Requests to the directory of did:plc identities in a second; a new relay knows nobody, and asks at this rate
+    #[arg(long, value_name = "N", default_value = "200", env = "MAINSTEM_PLC_RATE")]
+    pub plc_rate: String,
+
+    /// Requests to the directory under way at once: the rate, times the seconds that an answer takes, and some more
+    #[arg(long, value_name = "N", default_value = "64", env = "MAINSTEM_PLC_CONCURRENCY")]
+    pub plc_concurrency: String,
+
     /// A host (PDS) to relay; may be given many times. In the environment: separated by commas
     #[arg(long = "host", value_name = "HOST[:PORT]", value_delimiter = ',', env = "MAINSTEM_HOST")]
     pub hosts: Vec<String>,

@@ -5,7 +5,7 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    num::{NonZeroU64, NonZeroUsize, ParseIntError},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize, ParseIntError},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -32,6 +32,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The directory of did:plc; a simulated network brings its own.
     pub plc_url: Url,
+    /// Requests to it in a second.
+    pub plc_rate: NonZeroU32,
+    /// Requests to it under way at once.
+    pub plc_concurrency: NonZeroUsize,
     /// Hosts to relay from the start.
     pub hosts: Vec<HostName>,
     /// The relay whose hosts are relayed too.
@@ -229,6 +233,12 @@ pub enum Error {
 /// The least that `--window-bytes` may be: a few segments of the log.
 const WINDOW_BYTES_MIN: u64 = 64 << 20;
 
+/// The most that `--plc-rate` may be.
+const PLC_RATE_MAX: u32 = 100_000;
+
+/// The most that `--plc-concurrency` may be.
+const PLC_CONCURRENCY_MAX: u64 = 4096;
+
 /// The most that `--workers` may be.
 const WORKERS_MAX: u64 = 1024;
 
@@ -256,6 +266,8 @@ impl Config {
             admin_bind,
             data_dir: if args.simulate { args.data_dir.join("simulated") } else { args.data_dir.clone() },
             plc_url: service("--plc-url", &args.plc_url, dev)?,
+            plc_rate: plc_rate(&args.plc_rate)?,
+            plc_concurrency: count("--plc-concurrency", &args.plc_concurrency, PLC_CONCURRENCY_MAX)?,
             hosts: args.hosts.iter().map(|text| host(text, dev)).collect::<Result<_, _>>()?,
             bootstrap: args.bootstrap.as_deref().map(|text| service("--bootstrap", text, dev)).transpose()?,
             window: window(&args.window)?,
@@ -297,6 +309,8 @@ impl Config {
                 "plc_url",
                 if self.simulate { "(the simulated directory)".into() } else { self.plc_url.to_string() },
             ),
+            ("plc-rate", "plc_rate", self.plc_rate.to_string()),
+            ("plc-concurrency", "plc_concurrency", self.plc_concurrency.to_string()),
             ("host", "hosts", if hosts.is_empty() { none() } else { hosts.join(",") }),
             ("bootstrap", "bootstrap", self.bootstrap.as_ref().map_or_else(none, Url::to_string)),
             ("window", "window", humantime::format_duration(self.window).to_string()),
@@ -371,6 +385,12 @@ fn number(flag: &'static str, value: &str, max: u64) -> Result<NonZeroU64, Error
 fn count(flag: &'static str, value: &str, max: u64) -> Result<NonZeroUsize, Error> {
     let bad = |_| Error::Number { flag, value: value.to_owned(), min: 1, max };
     NonZeroUsize::try_from(number(flag, value, max)?).map_err(bad)
+}
+
+fn plc_rate(value: &str) -> Result<NonZeroU32, Error> {
+    let max = u64::from(PLC_RATE_MAX);
+    let bad = |_| Error::Number { flag: "--plc-rate", value: value.to_owned(), min: 1, max };
+    NonZeroU32::try_from(number("--plc-rate", value, max)?).map_err(bad)
 }
 
 fn password(path: &Path) -> Result<Password, Error> {

@@ -121,7 +121,11 @@ impl Node {
         let fanout = fanout::Metrics::register(&registry)?;
         let hub = Hub::build(stores.log.clone(), stores.repos.clone(), config.hub.clone(), fanout.clone()).await?;
 
-        let identities = identity::Config::new(config.plc_url.clone());
+        let identities = identity::Config {
+            per_second: config.plc_rate,
+            concurrent_max: config.plc_concurrency,
+            ..identity::Config::new(config.plc_url.clone())
+        };
         let kept = stores.identities.clone();
         let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), kept, &registry)?;
         let parts = validator::Parts {

@@ -63,6 +63,14 @@ fn write_moving_part(html: &mut String, status: &Status) -> fmt::Result {
     let connected = format_args!("{} connected", status.hosts_connected);
     tile(html, "hosts", Grouped(status.hosts_count as u64), connected)?;
     tile(html, "accounts", Grouped(status.repos), "")?;
+    let identities = &status.identities;
+    let state = match (identities.directory_is_silent, identities.waiting) {
+        (true, waiting) => format!("the directory is silent, {} wait", Grouped(waiting)),
+        (false, 0) => "none waits".to_owned(),
+        (false, waiting) => format!("{} wait", Grouped(waiting)),
+    };
+    let rate = format_args!("{:.0} of {} lookups a second, {state}", identities.per_second, identities.per_second_max);
+    tile(html, "identities", Grouped(identities.known), rate)?;
     let log = if window.full { "full" } else { "ok" };
     let waiting = ByteSize(status.intake_bytes).display().si();
     tile(html, "log", log, format_args!("{waiting} to be judged"))?;
@@ -120,7 +128,7 @@ fn row(html: &mut String, host: &HostRow) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::status::WindowView;
+    use crate::ui::status::{IdentitiesView, WindowView};
 
     #[test]
     fn texts_from_outside_are_escaped() {
@@ -134,6 +142,15 @@ mod tests {
             window: WindowView { first: 1, last: 1234567, bytes: 5 << 20, age_s: Some(100_000), full: false },
             intake_bytes: 0,
             repos: 1000,
+            identities: IdentitiesView {
+                known: 7,
+                waiting: 0,
+                per_second: 1.0,
+                per_second_max: 200,
+                hits: 1,
+                misses: 1,
+                directory_is_silent: false,
+            },
             problems: vec![crate::admin::readiness::Problem { name: "x", message: evil.clone() }],
             refused: vec![],
             hosts_count: 1,

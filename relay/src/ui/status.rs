@@ -4,6 +4,7 @@ use atproto::syntax::HostName;
 use crawler::HostView;
 use serde::Serialize;
 use storage::{error::Error, log::LogHealth};
+use validator::identity::Progress;
 
 use crate::{
     admin::readiness::{self, Problem},
@@ -33,6 +34,8 @@ pub(super) struct Status {
     pub intake_bytes: u64,
     /// Accounts known.
     pub repos: u64,
+    /// How the resolving of accounts' identities goes.
+    pub identities: IdentitiesView,
     /// Why it is not ready; empty where it is.
     pub problems: Vec<Problem>,
     /// What was refused, by reason, since the process began; zeros left out.
@@ -61,6 +64,26 @@ pub(super) struct WindowView {
     pub age_s: Option<u64>,
     /// Whether the log takes events.
     pub full: bool,
+}
+
+/// How the resolving of identities goes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IdentitiesView {
+    /// Identities in memory; more are kept on disk.
+    pub known: u64,
+    /// Accounts that wait for theirs.
+    pub waiting: u64,
+    /// Requests to the directory in a second, over the last seconds.
+    pub per_second: f64,
+    /// What `--plc-rate` allows.
+    pub per_second_max: u32,
+    /// Times an identity was needed and was known.
+    pub hits: u64,
+    /// Times it had to be fetched.
+    pub misses: u64,
+    /// Whether the directory gives no answers.
+    pub directory_is_silent: bool,
 }
 
 /// A reason and its count.
@@ -92,6 +115,14 @@ pub(super) struct HostRow {
     pub accounts: u64,
     /// Inputs of it that were refused.
     pub refused: u64,
+}
+
+impl From<Progress> for IdentitiesView {
+    fn from(progress: Progress) -> IdentitiesView {
+        let Progress { known, waiting, in_flight: _, per_second, per_second_max, hits, misses, directory_is_silent } =
+            progress;
+        IdentitiesView { known, waiting, per_second, per_second_max, hits, misses, directory_is_silent }
+    }
 }
 
 impl Status {
@@ -134,6 +165,7 @@ impl Status {
             },
             intake_bytes: app.stores.intake.bytes_held(),
             repos: app.stores.repos.count().await?,
+            identities: app.resolver.progress().into(),
             problems: readiness::problems(&facts),
             refused: refused.map(|(reason, count)| ReasonView { reason: reason.as_str(), count }).collect(),
             hosts_count: all.len(),

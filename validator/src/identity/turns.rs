@@ -25,10 +25,6 @@ impl Turns {
         self.flights.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.flights.len()
-    }
-
     /// A flight is ready, and these want it.
     pub(super) fn push(&mut self, flight: Flight, askers: Vec<Asker>) {
         let did = flight.did.clone();
@@ -111,7 +107,6 @@ mod tests {
         turns.push(flight(200), vec![asker(1)]);
         turns.push(flight(201), vec![asker(1)]);
         turns.push(flight(300), vec![Asker::Ourselves]);
-        assert_eq!(turns.len(), 103);
         let order = popped(&mut turns);
         assert_eq!(order[..7], [0, 200, 300, 1, 201, 2, 3].map(did));
         assert_eq!(order.len(), 103);

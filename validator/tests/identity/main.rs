@@ -4,7 +4,15 @@
 
 mod site;
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use atproto::syntax::{Did, HostName};
 use futures_util::future::join_all;
@@ -64,6 +72,17 @@ fn found(path: &str, key: usize) -> Reply {
 fn key_of(identity: &Identity) -> usize {
     let key = identity.known.as_ref().unwrap().signing_key.as_ref().unwrap().to_did_key();
     KEYS.iter().position(|multikey| key.ends_with(multikey)).unwrap()
+}
+
+/// As many accounts as wanted.
+fn many(n: usize) -> Did {
+    let digit = |place: u32| char::from(b'a' + u8::try_from(n / 16_usize.pow(place) % 16).unwrap());
+    let number: String = (0..8).map(digit).collect();
+    Did::parse(&format!("did:plc:{}{number}", "z".repeat(16))).unwrap()
+}
+
+fn host(name: &str) -> Asker {
+    Asker::Host(HostName::parse(name).unwrap())
 }
 
 fn asker() -> Asker {
@@ -433,4 +452,95 @@ async fn an_operator_has_an_identity_fetched_anew() {
     assert_eq!(key_of(&bureau.any(0).await), 1, "it counts for everybody");
     let progress = bureau.resolver.progress();
     assert_eq!((progress.known, progress.waiting, progress.directory_is_silent), (1, 0, false));
+}
+
+#[tokio::test]
+async fn a_host_with_endless_unknown_accounts_waits_for_itself() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let site = Site::start(move |path, _| {
+        seen.lock().unwrap().push(path[1..].to_owned());
+        Reply::Late(Duration::from_millis(2), document(&path[1..], 0))
+    });
+    let bureau = Bureau::open(&site.url(), |config| {
+        config.concurrent_max = NonZeroUsize::new(2).unwrap();
+        config.per_second = NonZeroU32::new(500).unwrap();
+    });
+    let ask = |n: usize, host: Asker| {
+        let resolver = bureau.resolver.clone();
+        async move { resolver.resolve(&many(n), Want::Any, host).await.unwrap() }
+    };
+    let mut flood = JoinSet::new();
+    for n in 0..1_000 {
+        flood.spawn(ask(n, host("flood.example.com")));
+    }
+    eventually("the flood is on", || order.lock().unwrap().len() > 20).await;
+    let before = order.lock().unwrap().len();
+    let few = join_all((2_000..2_005).map(|n| ask(n, host("small.example.com")))).await;
+    assert_eq!(few.len(), 5);
+    let between = order.lock().unwrap().len() - before;
+    assert!(between < 60, "{between} requests were made until five of another host had their turn");
+    // An account that the flood has asked for before is not the flood's to delay.
+    let asked = order.lock().unwrap().len();
+    ask(999, host("small.example.com")).await;
+    let between = order.lock().unwrap().len() - asked;
+    assert!(between < 60, "{between} requests were made until an account of the flood had another host's turn");
+    let progress = bureau.resolver.progress();
+    assert!(progress.waiting > 100 && progress.per_second_max == 500, "{progress:?}");
+    while flood.join_next().await.is_some() {}
+    assert_eq!(order.lock().unwrap().len(), 1_005, "each account once");
+}
+
+#[tokio::test]
+async fn an_old_identity_serves_at_once_while_the_directory_is_silent_and_soon_while_it_is_slow() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = slow.clone();
+    let site = Site::start(move |path, _| match is_slow.load(Ordering::SeqCst) {
+        true => Reply::Hang,
+        false => found(path, 0),
+    });
+    let clock = Clock::manual(1_000_000_000);
+    let bureau = Bureau::open_with(&site.url(), clock.clone(), Arc::new(MemoryIdentities::default()), |config| {
+        config.timeout = Duration::from_millis(500);
+        config.stale_after = Duration::from_millis(50);
+        config.concurrent_max = NonZeroUsize::new(4).unwrap();
+    });
+    for n in 0..200 {
+        bureau.resolve(&many(n), Want::Any).await;
+    }
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    slow.store(true, Ordering::SeqCst);
+    // Were each of them to wait for a time-out of its own, this would take 25 seconds.
+    let begun = Instant::now();
+    for n in 0..200 {
+        assert_eq!(key_of(&bureau.resolve(&many(n), Want::Any).await), 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    eventually("the silence is known", || bureau.resolver.progress().directory_is_silent).await;
+    slow.store(false, Ordering::SeqCst);
+    eventually("it is over", || !bureau.resolver.progress().directory_is_silent).await;
+    eventually("nobody waits", || bureau.resolver.progress().waiting == 0).await;
+}
+
+#[tokio::test]
+async fn a_silent_directory_is_only_probed() {
+    let site = Site::start(|_, _| Reply::Now(503, String::new()));
+    let addr = site.addr;
+    let bureau = Bureau::open(&site.url(), |config| config.retry_max = Duration::from_millis(200));
+    let mut waiting = JoinSet::new();
+    for n in 0..500 {
+        let resolver = bureau.resolver.clone();
+        waiting.spawn(async move { key_of(&resolver.resolve(&many(n), Want::Any, asker()).await.unwrap()) });
+    }
+    eventually("the silence is known", || bureau.resolver.progress().directory_is_silent).await;
+    let requests = |site: &Site| (0..500).map(|n| site.requests(&format!("/{}", many(n)))).sum::<usize>();
+    let before = requests(&site);
+    sleep(Duration::from_secs(1)).await;
+    let probes = requests(&site) - before;
+    assert!(probes <= 64 + 10, "{probes} requests in a second to a directory that is down");
+    site.stop().await;
+    let _up = Site::start_at(addr, |path, _| found(path, 1));
+    while let Some(key) = timeout(LONG, waiting.join_next()).await.unwrap() {
+        assert_eq!(key.unwrap(), 1);
+    }
 }
