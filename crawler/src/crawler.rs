@@ -10,10 +10,11 @@ use std::{
 use atproto::syntax::HostName;
 use prometheus::Registry;
 use rand::{SeedableRng, rngs::SmallRng};
-use runtime::{bucket::TokenBucket, clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
+use runtime::{clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
 use storage::{
-    hosts::{Host, HostCursor, HostStatus, Hosts},
+    hosts::{AddedBy, Host, HostCursor, HostStatus, Hosts, Notes, Policy},
     intake::Intake,
+    limits::Limits,
     refusal::Refusals,
 };
 use tokio::{
@@ -28,13 +29,15 @@ use tracing::{debug, info, info_span, warn};
 use url::Url;
 
 use crate::{
-    discover::{self, CrawlRequestError},
+    discover,
     host::{Action, End, Input, Timing},
+    inbox::Allowance,
     keepalive::Patience,
     live::{HostView, LastEnd, Live, lock},
     metrics::Metrics,
+    quota::Quota,
     schedule::{Pacer, in_order_of_need},
-    session::{self, Chain, Session},
+    session::{self, Chain, Pace, Session},
 };
 
 /// Rows of hosts read at once at the start.
@@ -68,12 +71,9 @@ pub struct Config {
     pub opens_per_second: NonZeroU32,
     /// Connections being opened at once.
     pub opens_max: usize,
-    /// Messages of one host in a second.
-    pub events_per_second: NonZeroU32,
-    /// Messages of one host beyond that, after it was quiet.
-    pub events_burst: NonZeroU32,
-    /// Whether hosts that are local have such a limit too; they are reached only where the egress allows it.
-    pub limit_local: bool,
+    /// Bytes of large messages that are not whole yet, or not handed on, over all hosts. One message of the largest size
+    /// always has room.
+    pub half_messages_bytes_max: usize,
     /// Events of one host that are handed on and not taken yet.
     pub in_flight_max: NonZeroUsize,
     /// How hosts are waited for.
@@ -97,9 +97,7 @@ impl Default for Config {
             hosts_max: 20_000,
             opens_per_second: NonZeroU32::new(50).expect("50 is not 0"),
             opens_max: 100,
-            events_per_second: NonZeroU32::new(500).expect("500 is not 0"),
-            events_burst: NonZeroU32::new(5_000).expect("5,000 is not 0"),
-            limit_local: false,
+            half_messages_bytes_max: 64 << 20,
             in_flight_max: NonZeroUsize::new(10_000).expect("10,000 is not 0"),
             timing: Timing::default(),
             patience: Patience::default(),
@@ -118,6 +116,8 @@ pub struct Parts {
     pub hosts: Arc<dyn Hosts>,
     /// Counts what is refused.
     pub refusals: Arc<Refusals>,
+    /// What each host may do.
+    pub limits: Limits,
     /// Makes the connections.
     pub egress: Egress,
     /// Stamps the events.
@@ -146,6 +146,23 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The host is not known.
+    #[error("{0} is not known to this relay")]
+    UnknownHost(HostName),
+    /// A host can be read again only from before where it is.
+    #[error("{to} is after the host's cursor, {}", cursor.map_or("which is not known yet".into(), |seq| seq.to_string()))]
+    RewindAhead {
+        /// What was asked for.
+        to: u64,
+        /// How far the host has been read.
+        cursor: Option<u64>,
+    },
+    /// As many domains are banned as may be.
+    #[error("{limit} domains are banned, which is the limit")]
+    TooManyBans {
+        /// The limit.
+        limit: usize,
+    },
     /// The metrics are registered already.
     #[error("failed to register the crawler's metrics")]
     Metrics(#[from] prometheus::Error),
@@ -168,27 +185,32 @@ pub struct Crawler {
 /// Looks at the crawler and gives it hosts. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) limits: Limits,
+    pub(crate) allowance: Allowance,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    hosts: Arc<dyn Hosts>,
-    egress: Egress,
+    pub(crate) hosts: Arc<dyn Hosts>,
+    pub(crate) egress: Egress,
+    pub(crate) policy: watch::Sender<Policy>,
+    pub(crate) quota: Mutex<Quota>,
     tasks: Tasks,
     stop: CancellationToken,
-    table: Mutex<HashMap<HostName, Arc<Live>>>,
+    pub(crate) table: Mutex<HashMap<HostName, Arc<Live>>>,
     /// Hosts' tasks that run.
     running: TaskTracker,
     pacer: Mutex<Pacer>,
     opens: Semaphore,
-    probes: Semaphore,
-    /// Held while a status is written, so that a ban is never overwritten by what was true before it.
-    statuses: tokio::sync::Mutex<()>,
+    pub(crate) probes: Semaphore,
+    /// Held while hosts' rows or the policy are written, so that an operator's word is never overwritten by what was
+    /// true before it.
+    pub(crate) writing: tokio::sync::Mutex<()>,
 }
 
 /// Probes of hosts that want to be crawled, at once.
@@ -199,10 +221,15 @@ const PROBES_MAX: usize = 16;
 impl Crawler {
     /// Makes the crawler. Nothing is connected yet.
     pub fn build(config: Config, parts: Parts, registry: &Registry) -> Result<(Crawler, Handle), Error> {
+        let metrics = Metrics::register(registry)?;
         let shared = Arc::new(Shared {
-            metrics: Metrics::register(registry)?,
+            allowance: Allowance::new(config.half_messages_bytes_max, metrics.half_bytes.clone()),
+            metrics,
             intake: parts.intake,
             refusals: parts.refusals,
+            limits: parts.limits,
+            policy: watch::Sender::new(Policy::default()),
+            quota: Mutex::default(),
             clock: parts.clock,
             hosts: parts.hosts,
             egress: parts.egress,
@@ -213,7 +240,7 @@ impl Crawler {
             pacer: Mutex::new(Pacer::new(config.opens_per_second)),
             opens: Semaphore::new(config.opens_max),
             probes: Semaphore::new(PROBES_MAX),
-            statuses: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             config,
         });
         Ok((Crawler { shared: Arc::clone(&shared) }, Handle { shared }))
@@ -252,51 +279,21 @@ impl Crawler {
 impl Handle {
     /// Has a host read, from now on and after every restart. A banned host stays banned.
     pub async fn add_host(&self, name: &HostName, start: Start) -> Result<Added, Error> {
-        self.shared.add(name, start, HostStatus::Idle).await
-    }
-
-    /// What `requestCrawl` does: a known host is tried soon, an unknown one is looked at first.
-    pub async fn request_crawl(&self, name: &HostName) -> Result<Added, CrawlRequestError> {
-        if let Some(live) = self.shared.live(name) {
-            if *live.banned.borrow() {
-                return Err(CrawlRequestError::Banned);
-            }
-            live.nudged.notify_waiters();
-            return Ok(Added::Known);
-        }
-        let allow_local = self.shared.egress.policy().allow_local;
-        if name.is_local() && !allow_local {
-            return Err(CrawlRequestError::NotPublic);
-        }
-        {
-            let _permit = self.shared.probes.try_acquire().map_err(|_| CrawlRequestError::Busy)?;
-            discover::probe(&self.shared.egress, name).await?;
-        }
-        Ok(self.add_host(name, self.shared.config.start).await?)
-    }
-
-    /// Reads a host no more, until [`Handle::unban`]; it need not be known. Durable when answered.
-    pub async fn ban(&self, name: &HostName) -> Result<(), Error> {
-        self.shared.add(name, self.shared.config.start, HostStatus::Banned).await?;
-        self.shared.set_banned(name, true).await
-    }
-
-    /// Reads a banned host again. Durable when answered.
-    pub async fn unban(&self, name: &HostName) -> Result<(), Error> {
-        self.shared.set_banned(name, false).await
+        self.shared.add(name, start, HostStatus::Idle, AddedBy::Operator).await
     }
 
     /// All hosts as they are now, by name.
     pub fn hosts(&self) -> Vec<HostView> {
         let now = Instant::now();
-        let mut views: Vec<HostView> = lock(&self.shared.table).values().map(|live| live.view(now)).collect();
+        let mut views: Vec<HostView> =
+            lock(&self.shared.table).values().map(|live| live.view(&self.shared.limits, now)).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
 
     /// One host as it is now.
     pub fn host(&self, name: &HostName) -> Option<HostView> {
-        self.shared.live(name).map(|live| live.view(Instant::now()))
+        self.shared.live(name).map(|live| live.view(&self.shared.limits, Instant::now()))
     }
 
     pub(crate) fn egress(&self) -> &Egress {
@@ -307,7 +304,7 @@ impl Handle {
 // === impl Shared ===
 
 impl Shared {
-    fn live(&self, name: &HostName) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, name: &HostName) -> Option<Arc<Live>> {
         lock(&self.table).get(name).cloned()
     }
 
@@ -327,7 +324,13 @@ impl Shared {
                 break;
             }
         }
-        info!(hosts = rows.len(), "hosts known");
+        let policy =
+            self.hosts.policy().await.map_err(|source| Error::Store { what: "read the operator's policy", source })?;
+        info!(hosts = rows.len(), domain_bans = policy.domain_bans.len(), "hosts known");
+        self.policy.send_replace(policy);
+        for row in rows.iter().filter(|row| row.notes.added_by == AddedBy::Request) {
+            lock(&self.quota).added(&row.name, row.added_at_micros);
+        }
         in_order_of_need(&mut rows);
         for row in rows {
             let start = self.config.hosts.iter().find(|(name, _)| *name == row.name);
@@ -336,7 +339,13 @@ impl Shared {
         Ok(())
     }
 
-    async fn add(self: &Arc<Self>, name: &HostName, start: Start, status: HostStatus) -> Result<Added, Error> {
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        name: &HostName,
+        start: Start,
+        status: HostStatus,
+        added_by: AddedBy,
+    ) -> Result<Added, Error> {
         if let Some(live) = self.live(name) {
             live.nudged.notify_waiters();
             return Ok(Added::Known);
@@ -346,7 +355,8 @@ impl Shared {
             return Err(Error::Full { limit });
         }
         let store = |what| move |source| Error::Store { what, source };
-        let fresh = Host::new(name.clone(), status, self.clock.now_micros());
+        let notes = Notes { added_by, ..Notes::default() };
+        let fresh = Host { notes, ..Host::new(name.clone(), status, self.clock.now_micros()) };
         let added = self.hosts.add(&fresh).await.map_err(store("add a host"))?;
         // Where it was in the store already, its row says how far it was read.
         let row = match added {
@@ -363,38 +373,33 @@ impl Shared {
         if self.stop.is_cancelled() || table.contains_key(&row.name) {
             return;
         }
-        let live = Arc::new(Live::new(row, start, self.config.timing, Instant::now()));
+        if !row.notes.limits.is_empty() {
+            self.limits.set_exception(&row.name, row.notes.limits);
+        }
+        let domain_ban = self.policy.borrow().ban_over(&row.name).cloned();
+        let live = Arc::new(Live::new(row, start, self.config.timing, domain_ban, Instant::now()));
         table.insert(live.name.clone(), Arc::clone(&live));
         let span = info_span!("host", host = %live.name);
         let task = crawl(Arc::clone(self), live, self.running.token());
         self.tasks.spawn_in(span, "host", task);
     }
 
-    async fn set_banned(&self, name: &HostName, banned: bool) -> Result<(), Error> {
-        let Some(live) = self.live(name) else { return Ok(()) };
-        let _writing = self.statuses.lock().await;
-        let status = if banned { HostStatus::Banned } else { HostStatus::Idle };
-        if *live.banned.borrow() != banned {
-            self.hosts
-                .set_status(name, status)
-                .await
-                .map_err(|source| Error::Store { what: "set a host's status", source })?;
-            lock(&live.saved).status = status;
-            live.banned.send_replace(banned);
-        }
-        Ok(())
-    }
-
     /// What is done every second: cursors and statuses are saved, rates and hosts are counted.
     async fn round(&self) {
         let lives: Vec<Arc<Live>> = lock(&self.table).values().cloned().collect();
-        self.save_cursors(&lives).await;
-        self.save_statuses(&lives).await;
+        self.save(&lives).await;
         let now = Instant::now();
         for live in &lives {
             live.measure(now);
         }
         self.metrics.count_hosts(lives.iter().map(|live| live.status(now)));
+    }
+
+    async fn save(&self, lives: &[Arc<Live>]) {
+        let _writing = self.writing.lock().await;
+        self.save_cursors(lives).await;
+        self.save_statuses(lives).await;
+        self.save_notes(lives).await;
     }
 
     async fn save_cursors(&self, lives: &[Arc<Live>]) {
@@ -424,7 +429,6 @@ impl Shared {
     }
 
     async fn save_statuses(&self, lives: &[Arc<Live>]) {
-        let _writing = self.statuses.lock().await;
         let now = Instant::now();
         let changed = lives
             .iter()
@@ -456,6 +460,22 @@ impl Shared {
         }
     }
 
+    /// Resets that connections have seen.
+    async fn save_notes(&self, lives: &[Arc<Live>]) {
+        let changed =
+            lives.iter().map(|live| (live, live.notes())).filter(|(live, notes)| lock(&live.saved).notes != *notes);
+        for (live, notes) in changed.take(STATUSES_PER_ROUND) {
+            match self.hosts.set_notes(&live.name, &notes).await {
+                Ok(()) => lock(&live.saved).notes = notes,
+                Err(error) => {
+                    self.metrics.save_failures.inc();
+                    warn!(error = %Chain(&error), host = %live.name, "failed to save a host's notes");
+                    return;
+                }
+            }
+        }
+    }
+
     /// The end: no host is read any more, what is in flight is taken if it is in time, and the cursors are saved.
     async fn settle(&self) {
         let deadline = Instant::now() + self.config.settle_within;
@@ -468,21 +488,15 @@ impl Shared {
             let _ = timeout_at(deadline, live.tally().settled()).await;
         }
         let unsettled: usize = lives.iter().map(|live| live.tally().outstanding()).sum();
-        self.save_cursors(&lives).await;
-        self.save_statuses(&lives).await;
+        self.save(&lives).await;
         info!(hosts = lives.len(), unsettled, "crawler stopped");
-    }
-
-    fn bucket_of(&self, name: &HostName) -> Option<TokenBucket> {
-        let limited = !name.is_local() || self.config.limit_local;
-        limited.then(|| TokenBucket::new(self.config.events_per_second, self.config.events_burst))
     }
 }
 
 /// The task of one host.
 async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken) {
     let mut rng = SmallRng::from_rng(&mut rand::rng());
-    let mut bucket = shared.bucket_of(&live.name);
+    let mut pace = Pace::new(&shared, &live);
     let mut banned = live.banned.subscribe();
     let mut opened = None;
     let mut input = Input::Tick;
@@ -493,6 +507,7 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                 () = shared.stop.cancelled() => return,
                 () = becomes(&mut banned, true) => Input::Banned,
                 () = live.nudged.notified() => Input::Nudged,
+                () = live.restarted.notified() => Input::Restarted,
                 () = sleep_until(until) => Input::Tick,
             },
             Action::Rest => tokio::select! {
@@ -503,23 +518,25 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                 let cursor = live.resume();
                 let result = tokio::select! {
                     () = shared.stop.cancelled() => return,
-                    () = becomes(&mut banned, true) => None,
-                    result = open(&shared, &live, cursor) => Some(result),
+                    () = becomes(&mut banned, true) => Err(Input::Banned),
+                    () = live.restarted.notified() => Err(Input::Restarted),
+                    result = open(&shared, &live, cursor) => Ok(result),
                 };
                 match result {
-                    None => Input::Banned,
-                    Some(Ok(socket)) => {
+                    Err(input) => input,
+                    Ok(Ok(socket)) => {
                         shared.metrics.opened.inc();
+                        live.count_connection();
                         debug!(cursor, "connected");
                         opened = Some((socket, cursor));
                         Input::Opened
                     }
-                    Some(Err(failure)) => ended(&shared, &live, failure),
+                    Ok(Err(failure)) => ended(&shared, &live, failure),
                 }
             }
             Action::Read => match opened.take() {
                 Some((socket, cursor)) => {
-                    let mut session = Session::new(&shared, &live, bucket.as_mut(), socket, cursor);
+                    let mut session = Session::new(&shared, &live, &mut pace, socket, cursor);
                     tokio::select! {
                         () = shared.stop.cancelled() => {
                             session.close(CloseCode::GOING_AWAY, "the relay is stopping").await;
@@ -528,6 +545,10 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                         () = becomes(&mut banned, true) => {
                             session.close(CloseCode::NORMAL, "").await;
                             Input::Banned
+                        }
+                        () = live.restarted.notified() => {
+                            session.close(CloseCode::NORMAL, "").await;
+                            Input::Restarted
                         }
                         failure = session.read() => ended(&shared, &live, failure),
                     }
@@ -549,6 +570,7 @@ async fn open(
     sleep_until(slot).await;
     // The semaphore is never closed.
     let _permit = shared.opens.acquire().await;
+    live.count_try();
     session::open(&shared.egress, &live.name, cursor, shared.config.handshake_within).await
 }
 

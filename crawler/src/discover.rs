@@ -8,13 +8,16 @@ use runtime::{
     egress::{self, Egress},
 };
 use serde::Deserialize;
+use storage::hosts::{AddedBy, HostStatus};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use url::Url;
 
 use crate::{
-    crawler::{Error, Handle, Start},
+    crawler::{Added, Error, Handle, Start},
+    live::lock,
     origin::xrpc_url,
+    quota::{Scope, Spent},
     session::Chain,
 };
 
@@ -43,12 +46,130 @@ pub enum CrawlRequestError {
     /// It answers, but not as a PDS does.
     #[error("the host is not a PDS: describeServer {0}")]
     NotPds(&'static str),
+    /// This relay takes no such requests.
+    #[error("this relay takes no requests to be crawled; write to its operator")]
+    NotAccepted,
+    /// As many hosts were added by requests as may be.
+    #[error(transparent)]
+    Quota(Spent),
     /// Too many such requests at once.
     #[error("too many requests to be crawled at once")]
     Busy,
     /// It can't be added.
     #[error(transparent)]
     Add(#[from] Error),
+}
+
+/// What came of a request to be crawled. A closed set: the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Added,
+    Known,
+    Banned,
+    NotAccepted,
+    NotPublic,
+    QuotaOfAll,
+    QuotaOfDomain,
+    Unreachable,
+    NotPds,
+    Busy,
+    Failed,
+}
+
+impl Answer {
+    pub(crate) const ALL: [Answer; 11] = [
+        Answer::Added,
+        Answer::Known,
+        Answer::Banned,
+        Answer::NotAccepted,
+        Answer::NotPublic,
+        Answer::QuotaOfAll,
+        Answer::QuotaOfDomain,
+        Answer::Unreachable,
+        Answer::NotPds,
+        Answer::Busy,
+        Answer::Failed,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Answer::Added => "added",
+            Answer::Known => "known",
+            Answer::Banned => "banned",
+            Answer::NotAccepted => "not_accepted",
+            Answer::NotPublic => "not_public",
+            Answer::QuotaOfAll => "quota",
+            Answer::QuotaOfDomain => "quota_of_domain",
+            Answer::Unreachable => "unreachable",
+            Answer::NotPds => "not_pds",
+            Answer::Busy => "busy",
+            Answer::Failed => "failed",
+        }
+    }
+
+    fn of(result: &Result<Added, CrawlRequestError>) -> Answer {
+        match result {
+            Ok(Added::New) => Answer::Added,
+            Ok(Added::Known) => Answer::Known,
+            Err(CrawlRequestError::Banned) => Answer::Banned,
+            Err(CrawlRequestError::NotAccepted) => Answer::NotAccepted,
+            Err(CrawlRequestError::NotPublic) => Answer::NotPublic,
+            Err(CrawlRequestError::Quota(Spent { scope: Scope::All, .. })) => Answer::QuotaOfAll,
+            Err(CrawlRequestError::Quota(Spent { scope: Scope::Domain(_) | Scope::Looks(_), .. })) => {
+                Answer::QuotaOfDomain
+            }
+            Err(CrawlRequestError::Unreachable(_)) => Answer::Unreachable,
+            Err(CrawlRequestError::NotPds(_)) => Answer::NotPds,
+            Err(CrawlRequestError::Busy) => Answer::Busy,
+            Err(CrawlRequestError::Add(_)) => Answer::Failed,
+        }
+    }
+}
+
+impl Handle {
+    /// What `requestCrawl` does: a known host is tried soon, an unknown one is looked at first, within the quotas.
+    pub async fn request_crawl(&self, name: &HostName) -> Result<Added, CrawlRequestError> {
+        let result = self.try_request_crawl(name).await;
+        self.shared.metrics.crawl_request(Answer::of(&result));
+        result
+    }
+
+    async fn try_request_crawl(&self, name: &HostName) -> Result<Added, CrawlRequestError> {
+        let shared = &self.shared;
+        let rules = {
+            let policy = shared.policy.borrow();
+            if policy.ban_over(name).is_some() {
+                return Err(CrawlRequestError::Banned);
+            }
+            policy.crawl_requests
+        };
+        if let Some(live) = shared.live(name) {
+            if *live.banned.borrow() {
+                return Err(CrawlRequestError::Banned);
+            }
+            live.nudged.notify_waiters();
+            return Ok(Added::Known);
+        }
+        if !rules.accepted {
+            return Err(CrawlRequestError::NotAccepted);
+        }
+        if name.is_local() && !shared.egress.policy().allow_local {
+            return Err(CrawlRequestError::NotPublic);
+        }
+        let limit = shared.config.hosts_max;
+        if lock(&shared.table).len() >= limit {
+            return Err(Error::Full { limit }.into());
+        }
+        {
+            let _permit = shared.probes.try_acquire().map_err(|_| CrawlRequestError::Busy)?;
+            lock(&shared.quota).look(name, &rules, shared.clock.now_micros()).map_err(CrawlRequestError::Quota)?;
+            probe(&shared.egress, name).await?;
+        }
+        // Others may have come meanwhile.
+        let now = shared.clock.now_micros();
+        lock(&shared.quota).take(name, &rules, now).map_err(CrawlRequestError::Quota)?;
+        Ok(shared.add(name, shared.config.start, HostStatus::Idle, AddedBy::Request).await?)
+    }
 }
 
 /// Why a list of hosts can't be read further.

@@ -4,18 +4,20 @@
 //!            Tick, when due           Opened
 //!   Waiting ───────────────▶ Opening ────────▶ Reading
 //!      ▲  ▲                     │                 │
-//!      │  └──────── Ended ──────┴─────────────────┘        (waits by back-off, for ever)
+//!      │  ├──────── Ended ──────┴─────────────────┤        (waits by back-off, for ever)
+//!      │  └──────── Restarted ────────────────────┘        (due at once)
 //!      │
 //!   Unbanned                   Banned: from everywhere
 //!      └────────── Banned ◀───────────────
 //! ```
 //!
 //! There is no dead end: from every state but Banned time alone leads to another try, and an operator leads out of
-//! Banned.
+//! Banned. A host that fails is tried after waits that double up to a few minutes; one that has not worked for a day,
+//! about every hour.
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use runtime::backoff::Backoff;
 use storage::hosts::HostStatus;
 use tokio::time::Instant;
@@ -25,8 +27,12 @@ use tokio::time::Instant;
 pub struct Timing {
     /// The wait after a first failure.
     pub backoff_base: Duration,
-    /// The longest wait.
+    /// The longest wait of a host that has worked within the last [`Timing::rarely_after`].
     pub backoff_cap: Duration,
+    /// A host that has failed for this long is tried rarely.
+    pub rarely_after: Duration,
+    /// How often that is; each wait is up to a quarter shorter or longer.
+    pub rarely_every: Duration,
     /// A connection that lasted this long shows that the host works: the back-off begins anew. One that ends sooner
     /// counts as a failure, so that a host that accepts and drops is not tried in a loop.
     pub healthy_after: Duration,
@@ -41,9 +47,42 @@ impl Default for Timing {
         Timing {
             backoff_base: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(300),
+            rarely_after: Duration::from_secs(24 * 3_600),
+            rarely_every: Duration::from_secs(3_600),
             healthy_after: Duration::from_secs(60),
             nudge_gap: Duration::from_secs(10),
             throttled_for: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where a host is in its life, for people. A closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// A connection is being made.
+    Connecting,
+    /// It is read.
+    Active,
+    /// It waits for its next try, and nothing much is wrong.
+    Idle,
+    /// It is read more slowly than it sends.
+    Throttled,
+    /// It fails time and again, and is tried ever more rarely, for ever.
+    Offline,
+    /// It is not read, by an operator's word.
+    Banned,
+}
+
+impl Phase {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Connecting => "connecting",
+            Phase::Active => "active",
+            Phase::Idle => "idle",
+            Phase::Throttled => "throttled",
+            Phase::Offline => "offline",
+            Phase::Banned => "banned",
         }
     }
 }
@@ -114,8 +153,13 @@ pub enum Input {
     Nudged,
     /// The handshake is done.
     Opened,
-    /// It sends more than its rate allows and is being slowed.
-    Slowed,
+    /// It sends more than its rate allows: nothing more is taken from it until then.
+    Slowed {
+        /// When the next message is taken.
+        until: Instant,
+    },
+    /// It is to be read from another place at once: an operator's word.
+    Restarted,
     /// The try or the connection has ended.
     Ended {
         /// Why.
@@ -150,13 +194,15 @@ pub struct Machine {
     backoff: Backoff,
     last_try: Option<Instant>,
     opened_ever: bool,
+    /// The first of the failures since it last worked.
+    failing_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Waiting { until: Instant },
     Opening,
-    Reading { since: Instant, slowed_at: Option<Instant> },
+    Reading { since: Instant, slowed_until: Option<Instant> },
     Banned,
 }
 
@@ -172,6 +218,7 @@ impl Machine {
             backoff: Backoff::new(timing.backoff_base, timing.backoff_cap),
             last_try: None,
             opened_ever: false,
+            failing_since: None,
         }
     }
 
@@ -188,28 +235,43 @@ impl Machine {
             }
             (State::Opening, Input::Opened) => {
                 self.opened_ever = true;
-                State::Reading { since: now, slowed_at: None }
+                State::Reading { since: now, slowed_until: None }
             }
-            (State::Reading { since, .. }, Input::Slowed) => State::Reading { since, slowed_at: Some(now) },
+            (State::Reading { since, .. }, Input::Slowed { until }) => {
+                State::Reading { since, slowed_until: Some(until) }
+            }
+            (State::Waiting { .. } | State::Opening | State::Reading { .. }, Input::Restarted) => {
+                State::Waiting { until: now }
+            }
             (State::Opening, Input::Ended { retry_after, .. }) => self.wait(now, retry_after, rng),
             (State::Reading { since, .. }, Input::Ended { retry_after, .. }) => {
                 if now.duration_since(since) >= self.timing.healthy_after {
                     self.backoff.reset();
+                    self.failing_since = None;
                 }
                 self.wait(now, retry_after, rng)
             }
             (State::Waiting { .. } | State::Opening | State::Reading { .. }, Input::Banned) => State::Banned,
             (State::Banned, Input::Unbanned) => {
                 self.backoff.reset();
+                self.failing_since = None;
                 State::Waiting { until: now }
             }
-            (state @ State::Waiting { .. }, Input::Tick | Input::Opened | Input::Slowed | Input::Ended { .. })
-            | (state @ State::Waiting { .. }, Input::Unbanned)
-            | (state @ State::Opening, Input::Tick | Input::Nudged | Input::Slowed | Input::Unbanned)
+            (
+                state @ State::Waiting { .. },
+                Input::Tick | Input::Opened | Input::Slowed { .. } | Input::Ended { .. } | Input::Unbanned,
+            )
+            | (state @ State::Opening, Input::Tick | Input::Nudged | Input::Slowed { .. } | Input::Unbanned)
             | (state @ State::Reading { .. }, Input::Tick | Input::Nudged | Input::Opened | Input::Unbanned)
             | (
                 state @ State::Banned,
-                Input::Tick | Input::Nudged | Input::Opened | Input::Slowed | Input::Ended { .. } | Input::Banned,
+                Input::Tick
+                | Input::Nudged
+                | Input::Opened
+                | Input::Slowed { .. }
+                | Input::Ended { .. }
+                | Input::Restarted
+                | Input::Banned,
             ) => state,
         };
         match self.state {
@@ -220,20 +282,43 @@ impl Machine {
         }
     }
 
-    /// The host's status, in the lexicon's words.
-    pub fn status(&self, now: Instant) -> HostStatus {
+    /// Where it is in its life.
+    pub fn phase(&self, now: Instant) -> Phase {
         match self.state {
-            State::Reading { slowed_at: Some(at), .. } if now.duration_since(at) < self.timing.throttled_for => {
-                HostStatus::Throttled
+            State::Reading { slowed_until: Some(until), .. } if now < until + self.timing.throttled_for => {
+                Phase::Throttled
             }
-            State::Reading { .. } => HostStatus::Active,
-            State::Waiting { .. } | State::Opening => {
-                let failures = self.backoff.failures();
-                let offline = failures >= OFFLINE_AFTER_FAILURES || (failures > 0 && !self.opened_ever);
-                if offline { HostStatus::Offline } else { HostStatus::Idle }
-            }
-            State::Banned => HostStatus::Banned,
+            State::Reading { .. } => Phase::Active,
+            State::Opening => Phase::Connecting,
+            State::Waiting { .. } => self.unread(),
+            State::Banned => Phase::Banned,
         }
+    }
+
+    /// The host's status, in the lexicon's words, which know no connecting.
+    pub fn status(&self, now: Instant) -> HostStatus {
+        let phase = match self.phase(now) {
+            Phase::Connecting => self.unread(),
+            phase => phase,
+        };
+        match phase {
+            Phase::Active => HostStatus::Active,
+            Phase::Throttled => HostStatus::Throttled,
+            Phase::Offline => HostStatus::Offline,
+            Phase::Banned => HostStatus::Banned,
+            Phase::Idle | Phase::Connecting => HostStatus::Idle,
+        }
+    }
+
+    /// Failures in a row, since it last worked.
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
+    fn unread(&self) -> Phase {
+        let failures = self.backoff.failures();
+        let offline = failures >= OFFLINE_AFTER_FAILURES || (failures > 0 && !self.opened_ever);
+        if offline { Phase::Offline } else { Phase::Idle }
     }
 
     /// Since when it is being read.
@@ -253,9 +338,16 @@ impl Machine {
     }
 
     fn wait(&mut self, now: Instant, retry_after: Option<Duration>, rng: &mut impl Rng) -> State {
+        let timing = &self.timing;
+        let failing_for = now.duration_since(*self.failing_since.get_or_insert(now));
+        let backoff = self.backoff.next(rng);
+        let wait = match failing_for < timing.rarely_after {
+            true => backoff,
+            false => backoff.max(timing.rarely_every.mul_f64(rng.random_range(0.75..=1.25))),
+        };
         // A host's wish is heard, but not one to be left alone for days.
-        let asked = retry_after.unwrap_or_default().min(self.timing.backoff_cap);
-        State::Waiting { until: now + self.backoff.next(rng).max(asked) }
+        let asked = retry_after.unwrap_or_default().min(timing.backoff_cap);
+        State::Waiting { until: now + wait.max(asked) }
     }
 }
 
@@ -269,6 +361,8 @@ mod tests {
     const TIMING: Timing = Timing {
         backoff_base: Duration::from_secs(1),
         backoff_cap: Duration::from_secs(300),
+        rarely_after: Duration::from_secs(24 * 3_600),
+        rarely_every: Duration::from_secs(3_600),
         healthy_after: Duration::from_secs(60),
         nudge_gap: Duration::from_secs(10),
         throttled_for: Duration::from_secs(5),
@@ -290,7 +384,10 @@ mod tests {
 
     /// Runs a script of (seconds from the start, input, action, status).
     fn run(script: &[(f64, Input, Expected, HostStatus)]) {
-        let start = Instant::now();
+        run_from(Instant::now(), script);
+    }
+
+    fn run_from(start: Instant, script: &[(f64, Input, Expected, HostStatus)]) {
         let mut rng = SmallRng::seed_from_u64(3);
         let mut machine = Machine::new(TIMING, false, start);
         for (row, &(at_s, input, expected, status)) in script.iter().enumerate() {
@@ -315,19 +412,29 @@ mod tests {
 
     #[test]
     fn a_good_life() {
-        run(&[
-            (0.0, Input::Tick, Open, Idle),
-            (0.1, Input::Opened, Read, Active),
-            (1.0, Input::Slowed, Read, Throttled),
-            (5.9, Input::Tick, Read, Throttled),
-            (6.1, Input::Tick, Read, Active),
-            (7.0, Input::Nudged, Read, Active),
-            (100.0, ended(End::Closed), WaitS(0.5, 1.0), Idle),
-            (100.1, Input::Tick, WaitS(0.3, 0.9), Idle),
-            (101.0, Input::Tick, Open, Idle),
-            (101.1, Input::Opened, Read, Active),
-            (900.0, ended(End::Broken), WaitS(0.5, 1.0), Idle),
-        ]);
+        let start = Instant::now();
+        let until = |s| Input::Slowed { until: start + Duration::from_secs_f64(s) };
+        run_from(
+            start,
+            &[
+                (0.0, Input::Tick, Open, Idle),
+                (0.1, Input::Opened, Read, Active),
+                (1.0, until(3.0), Read, Throttled),
+                (7.9, Input::Tick, Read, Throttled),
+                (8.1, Input::Tick, Read, Active),
+                (8.2, until(60.0), Read, Throttled),
+                (64.9, Input::Nudged, Read, Throttled),
+                (65.0, Input::Restarted, WaitS(0.0, 0.0), Idle),
+                (65.0, Input::Tick, Open, Idle),
+                (65.0, Input::Opened, Read, Active),
+                (66.0, Input::Nudged, Read, Active),
+                (200.0, ended(End::Closed), WaitS(0.5, 1.0), Idle),
+                (200.1, Input::Tick, WaitS(0.3, 0.9), Idle),
+                (201.0, Input::Tick, Open, Idle),
+                (201.1, Input::Opened, Read, Active),
+                (900.0, ended(End::Broken), WaitS(0.5, 1.0), Idle),
+            ],
+        );
     }
 
     #[test]
@@ -389,20 +496,41 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_host_is_tried_for_ever_at_the_cap() {
-        let mut now = Instant::now();
+    fn a_failing_host_is_tried_for_ever_every_few_minutes_then_every_hour_and_nudged_at_once() {
+        let start = Instant::now();
+        let mut now = start;
         let mut rng = SmallRng::seed_from_u64(5);
         let mut machine = Machine::new(TIMING, false, now);
-        for _ in 0..100 {
+        let mut fail = |machine: &mut Machine, now| {
             assert_eq!(machine.step(now, Input::Tick, &mut rng), Action::Open);
+            assert_eq!(machine.phase(now), Phase::Connecting);
             let Action::Wait(until) = machine.step(now, ended(End::Unreachable), &mut rng) else { panic!("no wait") };
+            (until, (until - now).as_secs_f64())
+        };
+        let mut tries = 0;
+        while now < start + TIMING.rarely_after {
+            let (until, wait) = fail(&mut machine, now);
+            assert!((0.5..=300.0).contains(&wait), "{wait}");
+            (now, tries) = (until, tries + 1);
+        }
+        assert!((288..600).contains(&tries), "{tries} in the first day");
+        for _ in 0..1_000 {
+            let (until, wait) = fail(&mut machine, now);
+            assert!((2_700.0..=4_500.0).contains(&wait), "{wait}");
+            assert_eq!(machine.phase(until), Phase::Offline);
             now = until;
         }
-        assert_eq!(machine.status(now), Offline);
-        let last = machine.step(now, Input::Tick, &mut rng);
-        assert_eq!(last, Action::Open);
-        let Action::Wait(until) = machine.step(now, ended(End::Unreachable), &mut rng) else { panic!("no wait") };
-        assert!((150.0..=300.0).contains(&(until - now).as_secs_f64()));
+        let (_, _) = fail(&mut machine, now);
+        now += TIMING.nudge_gap;
+        let mut rng = SmallRng::seed_from_u64(6);
+        assert_eq!(machine.step(now, Input::Nudged, &mut rng), Action::Wait(now));
+        // It works for a while: all is forgotten.
+        machine.step(now, Input::Tick, &mut rng);
+        machine.step(now, Input::Opened, &mut rng);
+        now += TIMING.healthy_after;
+        let Action::Wait(until) = machine.step(now, ended(End::Closed), &mut rng) else { panic!("no wait") };
+        assert!(until - now <= TIMING.backoff_base);
+        assert_eq!(machine.phase(now), Phase::Idle);
     }
 
     fn any_input() -> impl Strategy<Value = Input> {
@@ -410,7 +538,8 @@ mod tests {
             4 => Just(Input::Tick),
             1 => Just(Input::Nudged),
             2 => Just(Input::Opened),
-            1 => Just(Input::Slowed),
+            1 => (0u64..5_000).prop_map(|ms| Input::Slowed { until: Instant::now() + Duration::from_millis(ms) }),
+            1 => Just(Input::Restarted),
             2 => (0usize..End::ALL.len(), prop::option::of(0u64..1_000)).prop_map(|(end, retry_s)| Input::Ended {
                 end: End::ALL[end],
                 retry_after: retry_s.map(Duration::from_secs),
@@ -438,8 +567,8 @@ mod tests {
                     prop_assert!(now.duration_since(failed_at) >= TIMING.backoff_base / 2);
                 }
                 failed_at = match (was, action, input) {
+                    (_, _, Input::Unbanned | Input::Nudged | Input::Restarted) => None,
                     (Action::Open | Action::Read, Action::Wait(_), _) => Some(now),
-                    (_, _, Input::Unbanned | Input::Nudged) => None,
                     _ => failed_at,
                 };
                 was = action;

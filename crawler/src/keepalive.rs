@@ -91,6 +91,24 @@ impl Keepalive {
         Due::Ping
     }
 
+    /// Whether something is to be said now to a host that is not being read: it is over its rate, or there is no room
+    /// for what it sends. Its answers can't be seen meanwhile, so nothing is expected of it.
+    pub fn due_unread(&mut self, now: Instant, rng: &mut impl Rng) -> bool {
+        self.pong_by = self.pong_by.map(|by| by.max(now + self.patience.pong_within));
+        self.message_by = self.message_by.map(|by| by.max(now + self.patience.message_within));
+        let due = now >= self.ping_at;
+        if due {
+            self.plan_ping(now, rng);
+        }
+        due
+    }
+
+    /// The host is read again after it was not for a while, which is not held against it.
+    pub fn read_again(&mut self, now: Instant) {
+        self.pong_by = self.pong_by.map(|_| now + self.patience.pong_within);
+        self.message_by = self.message_by.map(|_| now + self.patience.message_within);
+    }
+
     fn plan_ping(&mut self, now: Instant, rng: &mut impl Rng) {
         self.ping_at = now + self.patience.ping_interval.mul_f64(rng.random_range(1.0..=1.5));
     }
@@ -134,6 +152,25 @@ mod tests {
         assert_eq!(keepalive.due(asked, &mut rng), Due::Ping);
         assert_eq!(keepalive.due(asked + Duration::from_secs(19), &mut rng), Due::Nothing);
         assert_eq!(keepalive.due(asked + Duration::from_secs(20), &mut rng), Due::NoPong);
+    }
+
+    #[test]
+    fn time_in_which_the_host_was_not_read_is_not_held_against_it() {
+        let (mut keepalive, start, mut rng) = fresh();
+        let asked = keepalive.next();
+        assert_eq!(keepalive.due(asked, &mut rng), Due::Ping);
+        keepalive.heard(asked, false, false);
+        let mut now = start;
+        for _ in 0..100 {
+            let next = keepalive.next();
+            assert!(next > now, "no loop without a wait");
+            now = next;
+            keepalive.due_unread(now, &mut rng);
+        }
+        assert!(now > start + Duration::from_secs(1_000));
+        keepalive.read_again(now);
+        assert!(!matches!(keepalive.due(now, &mut rng), Due::NoPong | Due::Stalled));
+        assert_eq!(keepalive.due(now + Duration::from_secs(121), &mut rng), Due::Stalled);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The crawler's metrics. What is per host is not here but in [`crate::HostView`].
 
-use prometheus::{Counter, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use storage::{hosts::HostStatus, refusal::Reason};
 
-use crate::host::End;
+use crate::{discover::Answer, host::End};
 
 /// Kinds of messages, the closed set of the label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,10 @@ pub struct Metrics {
     pub(crate) full_seconds: Counter,
     pub(crate) cursor_saves: IntCounter,
     pub(crate) save_failures: IntCounter,
+    pub(crate) half_bytes: IntGauge,
+    pub(crate) half_waiting_seconds: Counter,
+    crawl_requests: IntCounterVec,
+    pub(crate) rewinds: IntCounter,
 }
 
 const STATUSES: [HostStatus; 5] =
@@ -96,6 +100,16 @@ impl Metrics {
             "Connections to hosts, and tries to make one, that ended and are tried again, by cause.",
             "cause",
         )?;
+        let crawl_requests = counters(
+            "mainstem_crawler_crawl_requests_total",
+            "Calls of requestCrawl, by what came of them.",
+            "answer",
+        )?;
+        let half_bytes = IntGauge::new(
+            "mainstem_crawler_half_message_bytes",
+            "Bytes set aside for large messages of hosts that are not whole yet, or not handed on.",
+        )?;
+        registry.register(Box::new(half_bytes.clone()))?;
         let metrics = Metrics {
             hosts,
             messages: Message::ALL.iter().map(|kind| messages.with_label_values(&[kind.as_str()])).collect(),
@@ -121,10 +135,20 @@ impl Metrics {
                 "mainstem_crawler_save_failures_total",
                 "Failures to save cursors or statuses of hosts; tried again.",
             )?,
+            half_bytes,
+            half_waiting_seconds: seconds(
+                "mainstem_crawler_half_message_waiting_seconds_total",
+                "Time in which hosts were not read because too many bytes of large messages were held, summed over hosts.",
+            )?,
+            crawl_requests,
+            rewinds: counter("mainstem_crawler_rewinds_total", "Hosts that an operator had read again.")?,
         };
         // A series that is there from the start at zero shows its first event as a rise.
         for end in End::ALL {
             metrics.ends.with_label_values(&[end.as_str()]);
+        }
+        for answer in Answer::ALL {
+            metrics.crawl_requests.with_label_values(&[answer.as_str()]);
         }
         for reason in [Reason::FrameTooLarge, Reason::BadHeader, Reason::BadPayload, Reason::SeqNotRising] {
             metrics.refusals.with_label_values(&[reason.as_str()]);
@@ -139,6 +163,10 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: Reason) {
         self.refusals.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn crawl_request(&self, answer: Answer) {
+        self.crawl_requests.with_label_values(&[answer.as_str()]).inc();
     }
 
     pub(crate) fn ended(&self, end: End) {

@@ -1,10 +1,12 @@
 //! One connection to one host: from the handshake to its end.
 //!
-//! Back-pressure is not reading the socket: an event is handed to the Intake before the next bytes are read. What can't
-//! be read as an event is refused with its reason and passed over, since the same cursor would meet the same bytes for
-//! ever; the connection stays.
+//! Back-pressure is not reading the socket: one half of a session reads a little ahead ([`Inbox`]), the other hands one
+//! event after the other to the Intake, within the host's rates. A host that waits for its turn stays connected: its
+//! pings are answered, and where it is not read at all it gets a pong now and then, unasked. What can't be read as an
+//! event is refused with its reason and passed over, since the same cursor would meet the same bytes for ever; the
+//! connection stays.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, pin::pin, sync::Arc, time::Duration};
 
 use atproto::{
     event::{self, Kind, Route, Routed},
@@ -14,17 +16,18 @@ use atproto::{
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use runtime::{
-    bucket::{TokenBucket, Wait},
     egress::{Egress, Stream},
     ws::{self, CloseCode, Data, Decoder, Event, HandshakeError, ProtocolError, Role, Socket},
 };
 use storage::{
+    hosts::ResetCause,
     intake::RawFrame,
     refusal::{self, Reason, Refusal},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, warn};
 
@@ -32,11 +35,13 @@ use crate::{
     crawler::Shared,
     cursor::Tally,
     host::{End, Input},
+    inbox::{Allowance, Inbox, Item, Share},
     keepalive::{Due, Keepalive},
     live::Live,
     metrics::Message,
     order::{Order, Place},
     origin::Origin,
+    throttle::Throttle,
 };
 
 /// The read buffer of a host that says little: most hosts, most of the time, and there are thousands.
@@ -110,23 +115,52 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// How fast a host is read, over all its connections.
+pub(crate) struct Pace {
+    throttle: Throttle,
+    /// Tells that limits have changed.
+    changes: watch::Receiver<u64>,
+}
+
+impl Pace {
+    pub(crate) fn new(shared: &Shared, live: &Live) -> Pace {
+        let changes = shared.limits.changes();
+        Pace { throttle: Throttle::new(shared.limits.of(&live.name)), changes }
+    }
+}
+
 /// An open connection.
 pub(crate) struct Session<'a> {
-    shared: &'a Shared,
-    live: &'a Live,
-    bucket: Option<&'a mut TokenBucket>,
+    reader: Reader,
+    worker: Worker<'a>,
+    inbox: Inbox,
+}
+
+/// The half that has the socket.
+struct Reader {
     stream: Stream,
     /// Bytes that came with the handshake.
     early: Bytes,
     buffer: Vec<u8>,
     decoder: Decoder,
-    order: Order,
-    tally: Arc<Tally>,
     keepalive: Keepalive,
     rng: SmallRng,
-    /// The payload of the last ping that was not answered. Only the last is, so that a flood of pings costs the host
-    /// more than us.
-    pong_due: Option<Bytes>,
+    allowance: Allowance,
+    /// For the large message that is being read.
+    share: Option<Share>,
+    waiting: prometheus::Counter,
+}
+
+/// The half that deals with what came.
+struct Worker<'a> {
+    shared: &'a Shared,
+    live: &'a Live,
+    pace: &'a mut Pace,
+    order: Order,
+    tally: Arc<Tally>,
+    /// Whether a cursor was asked for that can be in the future.
+    had_cursor: bool,
+    rng: SmallRng,
 }
 
 impl<'a> Session<'a> {
@@ -134,51 +168,72 @@ impl<'a> Session<'a> {
     pub(crate) fn new(
         shared: &'a Shared,
         live: &'a Live,
-        bucket: Option<&'a mut TokenBucket>,
+        pace: &'a mut Pace,
         socket: Socket<Stream>,
         cursor: Option<u64>,
     ) -> Session<'a> {
         let mut rng = SmallRng::from_rng(&mut rand::rng());
         Session {
-            shared,
-            live,
-            bucket,
-            stream: socket.stream,
-            early: socket.read,
-            buffer: vec![0; BUFFER_IDLE_BYTES],
-            decoder: Decoder::new(Role::Client, FRAME_BYTES_MAX),
-            order: Order::new(cursor),
-            tally: live.tally(),
-            keepalive: Keepalive::new(Instant::now(), shared.config.patience, &mut rng),
-            rng,
-            pong_due: None,
+            worker: Worker {
+                shared,
+                live,
+                pace,
+                order: Order::new(cursor),
+                tally: live.tally(),
+                had_cursor: cursor.is_some_and(|cursor| cursor > 0),
+                rng: SmallRng::from_rng(&mut rng),
+            },
+            reader: Reader {
+                stream: socket.stream,
+                early: socket.read,
+                buffer: vec![0; BUFFER_IDLE_BYTES],
+                decoder: Decoder::new(Role::Client, FRAME_BYTES_MAX),
+                keepalive: Keepalive::new(Instant::now(), shared.config.patience, &mut rng),
+                rng,
+                allowance: shared.allowance.clone(),
+                share: None,
+                waiting: shared.metrics.half_waiting_seconds.clone(),
+            },
+            inbox: Inbox::default(),
         }
     }
 
-    /// Reads until the end. May be dropped at any point; what was handed on is accounted for.
+    /// Reads until the end, and deals with all that came before it. May be dropped at any point; what was handed on is
+    /// accounted for.
     pub(crate) async fn read(&mut self) -> Failure {
-        match self.try_read().await {
-            Ok(never) => match never {},
-            Err(failure) => failure,
+        tokio::select! {
+            never = self.reader.run(&self.inbox) => match never {},
+            failure = self.worker.run(&self.inbox) => failure,
         }
     }
 
     /// Says goodbye, as far as the host takes it.
     pub(crate) async fn close(&mut self, code: CloseCode, reason: &str) {
-        let frame = ws::close(Some(code), reason, Some(self.rng.random()));
-        let goodbye = async {
-            self.stream.write_all(&frame).await?;
-            self.stream.shutdown().await
-        };
-        let _ = timeout(CLOSE_WITHIN, goodbye).await;
+        self.reader.close(code, reason).await;
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    async fn run(&mut self, inbox: &Inbox) -> Infallible {
+        match self.try_run(inbox).await {
+            Ok(never) => match never {},
+            Err(failure) => inbox.put(Item::End(failure)),
+        }
+        std::future::pending().await
     }
 
-    async fn try_read(&mut self) -> Result<std::convert::Infallible, Failure> {
+    async fn try_run(&mut self, inbox: &Inbox) -> Result<Infallible, Failure> {
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
-            self.digest(&early).await?;
+            self.digest(&early, inbox).await?;
         }
         loop {
+            if !inbox.has_room() {
+                self.without_reading(inbox.room()).await?;
+            }
+            self.set_aside().await?;
             tokio::select! {
                 read = self.stream.read(&mut self.buffer) => {
                     let n = read.map_err(|error| Failure::new(End::Broken, error))?;
@@ -186,7 +241,7 @@ impl<'a> Session<'a> {
                         return Err(Failure::new(End::Closed, "end of stream without a close frame"));
                     }
                     let mut buffer = std::mem::take(&mut self.buffer);
-                    self.digest(&buffer[..n]).await?;
+                    self.digest(&buffer[..n], inbox).await?;
                     // A read that fills the buffer says that more was there.
                     if n == buffer.len() && n < BUFFER_BUSY_BYTES {
                         buffer = vec![0; (n * 4).min(BUFFER_BUSY_BYTES)];
@@ -198,9 +253,46 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Deals with all that came, event by event.
-    async fn digest(&mut self, mut input: &[u8]) -> Result<(), Failure> {
+    /// Takes a share of the allowance for the message that has begun, if it is a large one.
+    async fn set_aside(&mut self) -> Result<(), Failure> {
+        match self.decoder.message_bytes_awaited() {
+            Some(bytes) if Allowance::concerns(bytes) && self.share.is_none() => {
+                let began = Instant::now();
+                let share = self.allowance.clone().share(bytes);
+                self.share = Some(self.without_reading(share).await?);
+                self.waiting.inc_by(began.elapsed().as_secs_f64());
+            }
+            Some(_) => {}
+            // It is whole, or over the limit and thrown away.
+            None => self.share = None,
+        }
+        Ok(())
+    }
+
+    /// Waits, and shows the host meanwhile that we are there.
+    async fn without_reading<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut waiting = pin!(waiting);
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut waiting => break result,
+                () = sleep_until(self.keepalive.next()) => {
+                    if self.keepalive.due_unread(Instant::now(), &mut self.rng) {
+                        let pong = ws::pong(b"", Some(self.rng.random()));
+                        self.write(&pong).await?;
+                    }
+                }
+            }
+        };
+        self.keepalive.read_again(Instant::now());
+        Ok(result)
+    }
+
+    /// Takes apart all that came.
+    async fn digest(&mut self, mut input: &[u8], inbox: &Inbox) -> Result<(), Failure> {
         let mut finished = false;
+        // The payload of the last ping. Only the last is answered, so that a flood of pings costs the host more than us.
+        let mut pinged = None;
         loop {
             let event = match self.decoder.next(&mut input) {
                 Ok(Some(event)) => event,
@@ -209,17 +301,14 @@ impl<'a> Session<'a> {
             };
             finished = true;
             match event {
-                Event::Message { data: Data::Binary, payload } => self.message(payload).await?,
-                Event::Message { data: Data::Text, payload } => {
-                    self.count(payload.len(), Message::Unreadable).await;
-                    let refusal = Refusal::new(Reason::BadHeader, "a text message", "binary messages");
-                    self.refuse(&refusal::Input::default(), &refusal);
+                Event::Message { data, payload } => {
+                    inbox.put(Item::Message { data, payload, share: self.share.take() });
                 }
                 Event::TooLarge { bytes } => {
-                    self.count(usize::try_from(bytes).unwrap_or(usize::MAX), Message::Unreadable).await;
-                    self.refuse(&refusal::Input::default(), &Refusal::too_large(bytes));
+                    self.share = None;
+                    inbox.put(Item::TooLarge { bytes });
                 }
-                Event::Ping(payload) => self.pong_due = Some(payload),
+                Event::Ping(payload) => pinged = Some(payload),
                 Event::Pong(_) => {}
                 Event::Close { code, reason } => {
                     let echo = ws::close(code, "", Some(self.rng.random()));
@@ -229,12 +318,83 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        if let Some(payload) = self.pong_due.take() {
+        if let Some(payload) = pinged {
             let pong = ws::pong(&payload, Some(self.rng.random()));
             self.write(&pong).await?;
         }
         self.keepalive.heard(Instant::now(), finished, self.decoder.is_between_messages());
         Ok(())
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), Failure> {
+        match self.keepalive.due(Instant::now(), &mut self.rng) {
+            Due::Nothing => Ok(()),
+            Due::Ping => {
+                // The moment to give a large buffer back: a busy host has it again after two reads.
+                self.buffer = vec![0; BUFFER_IDLE_BYTES];
+                let ping = ws::ping(b"", Some(self.rng.random()));
+                self.write(&ping).await
+            }
+            Due::NoPong => Err(Failure::new(End::Silent, "no answer to a ping")),
+            Due::Stalled => Err(Failure::new(End::Silent, "a message was begun and not finished")),
+        }
+    }
+
+    async fn breach(&mut self, error: ProtocolError) -> Failure {
+        self.close(error.close_code(), &error.to_string()).await;
+        Failure::new(End::Protocol, error)
+    }
+
+    async fn close(&mut self, code: CloseCode, reason: &str) {
+        let frame = ws::close(Some(code), reason, Some(self.rng.random()));
+        let goodbye = async {
+            self.stream.write_all(&frame).await?;
+            self.stream.shutdown().await
+        };
+        let _ = timeout(CLOSE_WITHIN, goodbye).await;
+    }
+
+    async fn write(&mut self, frame: &[u8]) -> Result<(), Failure> {
+        let written = timeout(WRITE_WITHIN, async {
+            self.stream.write_all(frame).await?;
+            self.stream.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::new(End::Broken, error)),
+            Err(_) => Err(Failure::new(End::Silent, "the host does not read")),
+        }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker<'_> {
+    async fn run(&mut self, inbox: &Inbox) -> Failure {
+        loop {
+            let done = match inbox.take().await {
+                Item::Message { data: Data::Binary, payload, share } => {
+                    let done = self.message(payload).await;
+                    drop(share);
+                    done
+                }
+                Item::Message { data: Data::Text, payload, .. } => {
+                    self.count(payload.len(), Message::Unreadable).await;
+                    let refusal = Refusal::new(Reason::BadHeader, "a text message", "binary messages");
+                    self.refuse(&refusal::Input::default(), &refusal);
+                    Ok(())
+                }
+                Item::TooLarge { bytes } => {
+                    self.count(usize::try_from(bytes).unwrap_or(usize::MAX), Message::Unreadable).await;
+                    self.refuse(&refusal::Input::default(), &Refusal::too_large(bytes));
+                    Ok(())
+                }
+                Item::End(failure) => Err(failure),
+            };
+            if let Err(failure) = done {
+                return failure;
+            }
+        }
     }
 
     async fn message(&mut self, bytes: Bytes) -> Result<(), Failure> {
@@ -264,8 +424,9 @@ impl<'a> Session<'a> {
             Routed::Error { error, message } => {
                 self.count(bytes.len(), Message::Error).await;
                 let end = match error {
-                    "FutureCursor" => {
-                        self.reset("FutureCursor");
+                    // Without a cursor there is none to be in the future.
+                    "FutureCursor" if self.had_cursor => {
+                        self.reset(ResetCause::FutureCursor);
                         End::Reset
                     }
                     "ConsumerTooSlow" => End::TooSlow,
@@ -287,7 +448,7 @@ impl<'a> Session<'a> {
         match self.order.judge(route.seq) {
             Place::Next => {}
             Place::Repeat => return Ok(()),
-            Place::Reset => self.reset("the first seq is below our cursor"),
+            Place::Reset => self.reset(ResetCause::SeqWentBack),
             Place::NotRising { last } => {
                 let did = Did::parse(route.did).ok();
                 let input = refusal::Input { kind: Some(route.kind), seq: Some(route.seq), did: did.as_ref() };
@@ -331,7 +492,7 @@ impl<'a> Session<'a> {
         match self.order.judge(seq) {
             Place::Next => self.tally.passed(seq),
             Place::Reset => {
-                self.reset("the first seq is below our cursor");
+                self.reset(ResetCause::SeqWentBack);
                 self.tally.passed(seq);
             }
             Place::Repeat | Place::NotRising { .. } => {}
@@ -340,11 +501,12 @@ impl<'a> Session<'a> {
 
     /// The host counts anew. On this connection we go on with what it sends; after `FutureCursor`, which ends it, the
     /// host is begun like a new one.
-    fn reset(&mut self, why: &'static str) {
+    fn reset(&mut self, cause: ResetCause) {
         let cursor = self.tally.cursor();
-        self.tally = self.live.begin_epoch();
+        let Some(tally) = self.live.begin_epoch(&self.tally, cause, self.shared.clock.now_micros()) else { return };
+        self.tally = tally;
         self.shared.metrics.resets.inc();
-        warn!(why, cursor, epoch = self.tally.epoch(), "the host counts its events anew");
+        warn!(cause = cause.as_str(), cursor, epoch = self.tally.epoch(), "the host counts its events anew");
     }
 
     fn refuse(&self, input: &refusal::Input<'_>, refusal: &Refusal) {
@@ -359,47 +521,25 @@ impl<'a> Session<'a> {
         self.shared.metrics.message(kind);
         self.shared.metrics.bytes.inc_by(bytes as u64);
         self.live.count_message(bytes);
-        let Some(bucket) = &mut self.bucket else { return };
-        let now = Instant::now();
-        match bucket.take(now, 1) {
-            Wait::None => {}
-            Wait::For(wait) => {
-                self.live.step(now, Input::Slowed, &mut self.rng);
-                sleep(wait).await;
-                self.shared.metrics.throttled_seconds.inc_by(now.elapsed().as_secs_f64());
+        let Pace { throttle, changes } = &mut *self.pace;
+        if changes.has_changed().unwrap_or(false) {
+            changes.mark_unchanged();
+            throttle.set(self.shared.limits.of(&self.live.name));
+        }
+        let began = Instant::now();
+        let Some(held) = throttle.take(began, u32::try_from(bytes).unwrap_or(u32::MAX)) else { return };
+        self.live.hold(Some(held));
+        self.live.step(began, Input::Slowed { until: held.until }, &mut self.rng);
+        tokio::select! {
+            () = sleep_until(held.until) => {}
+            // Other limits may let it go on at once; the next message is counted by them.
+            Ok(()) = changes.changed() => {
+                throttle.set(self.shared.limits.of(&self.live.name));
+                self.live.step(began, Input::Slowed { until: Instant::now() }, &mut self.rng);
             }
         }
-    }
-
-    async fn keep_alive(&mut self) -> Result<(), Failure> {
-        match self.keepalive.due(Instant::now(), &mut self.rng) {
-            Due::Nothing => Ok(()),
-            Due::Ping => {
-                // The moment to give a large buffer back: a busy host has it again after two reads.
-                self.buffer = vec![0; BUFFER_IDLE_BYTES];
-                let ping = ws::ping(b"", Some(self.rng.random()));
-                self.write(&ping).await
-            }
-            Due::NoPong => Err(Failure::new(End::Silent, "no answer to a ping")),
-            Due::Stalled => Err(Failure::new(End::Silent, "a message was begun and not finished")),
-        }
-    }
-
-    async fn breach(&mut self, error: ProtocolError) -> Failure {
-        self.close(error.close_code(), &error.to_string()).await;
-        Failure::new(End::Protocol, error)
-    }
-
-    async fn write(&mut self, frame: &[u8]) -> Result<(), Failure> {
-        let written = timeout(WRITE_WITHIN, async {
-            self.stream.write_all(frame).await?;
-            self.stream.flush().await
-        });
-        match written.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failure::new(End::Broken, error)),
-            Err(_) => Err(Failure::new(End::Silent, "the host does not read")),
-        }
+        self.live.hold(None);
+        self.shared.metrics.throttled_seconds.inc_by(began.elapsed().as_secs_f64());
     }
 }
 

@@ -24,7 +24,7 @@ use runtime::{
     http::{BindError, Limits, Listener},
     tasks::{Tasks, Undrained},
 };
-use storage::{log::ReadError, refusal::Refusals};
+use storage::{limits, log::ReadError, refusal::Refusals};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -115,6 +115,7 @@ impl Node {
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
         stores.intake = intake.clone();
         let refusals = Arc::new(Refusals::default());
+        let limits = limits::Limits::new(limits::Rules::default(), config.dev);
         let egress =
             Egress::new(Policy { allow_local: config.dev, contact: config.contact.clone(), ..Policy::default() });
 
@@ -141,6 +142,7 @@ impl Node {
             intake: stores.intake.clone(),
             hosts: stores.hosts.clone(),
             refusals: refusals.clone(),
+            limits,
             egress,
             clock: clock.clone(),
             tasks: tasks.clone(),

@@ -9,6 +9,7 @@ use std::{collections::HashMap, fmt, num::NonZeroU64, sync::Arc};
 use arc_swap::ArcSwap;
 use atproto::syntax::HostName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use tokio::sync::watch;
 
 /// What one host may do. `None` is without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,14 @@ pub enum Source {
 
 /// The rules in force, with the exceptions made for single hosts. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
-pub struct Limits(Arc<ArcSwap<InForce>>);
+pub struct Limits(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    in_force: ArcSwap<InForce>,
+    /// Counts changes.
+    changes: watch::Sender<u64>,
+}
 
 #[derive(Clone, Debug)]
 struct InForce {
@@ -224,7 +232,7 @@ impl Limits {
     /// development.
     pub fn new(rules: Rules, local_unlimited: bool) -> Limits {
         let in_force = InForce { rules: Arc::new(rules), local_unlimited, exceptions: HashMap::new() };
-        Limits(Arc::new(ArcSwap::from_pointee(in_force)))
+        Limits(Arc::new(Shared { in_force: ArcSwap::from_pointee(in_force), changes: watch::Sender::new(0) }))
     }
 
     /// What a host may do now.
@@ -234,7 +242,7 @@ impl Limits {
 
     /// What a host may do now, the rule it has from, and the exception made for it.
     pub fn explain(&self, host: &HostName) -> (HostLimits, Source, Option<Change>) {
-        let in_force = self.0.load();
+        let in_force = self.0.in_force.load();
         let (limits, source) = in_force.rules.of(host, in_force.local_unlimited);
         match in_force.exceptions.get(host) {
             Some(change) => (change.over(limits), source, Some(*change)),
@@ -245,12 +253,12 @@ impl Limits {
     /// Other rules from now on; exceptions stay.
     pub fn set_rules(&self, rules: Rules) {
         let rules = Arc::new(rules);
-        self.0.rcu(|was| InForce { rules: Arc::clone(&rules), ..InForce::clone(was) });
+        self.change(|was| InForce { rules: Arc::clone(&rules), ..InForce::clone(was) });
     }
 
     /// Makes an exception for a host, or takes it back with an empty change.
     pub fn set_exception(&self, host: &HostName, change: Change) {
-        self.0.rcu(|was| {
+        self.change(|was| {
             let mut now = InForce::clone(was);
             match change.is_empty() {
                 true => now.exceptions.remove(host),
@@ -260,9 +268,19 @@ impl Limits {
         });
     }
 
+    /// Tells of every change from now on: the value counts them.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn change(&self, change: impl FnMut(&Arc<InForce>) -> InForce) {
+        self.0.in_force.rcu(change);
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
     /// The exception made for a host.
     pub fn exception(&self, host: &HostName) -> Option<Change> {
-        self.0.load().exceptions.get(host).copied()
+        self.0.in_force.load().exceptions.get(host).copied()
     }
 }
 

@@ -1,15 +1,15 @@
 //! Hosts that are slow, silent, gone, in the way, or too fast.
 
 use std::{
-    num::NonZeroU32,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
+use atproto::frame::FRAME_BYTES_MAX;
 use bytes::Bytes;
-use crawler::{Config, End, Patience, Start};
+use crawler::{Config, End, Patience, Phase, Rate, Start};
 use futures_util::SinkExt;
-use storage::hosts::HostStatus;
+use storage::{hosts::HostStatus, limits::Rules};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -104,20 +104,121 @@ async fn a_full_intake_stops_the_reading_and_nothing_is_lost() {
     world.stopped().await;
 }
 
+fn rules(text: &str) -> Rules {
+    Rules::parse(text).unwrap()
+}
+
 #[tokio::test]
 async fn a_host_over_its_rate_is_slowed_and_shown_and_loses_nothing() {
-    let limit = |n| NonZeroU32::new(n).unwrap();
-    let config = Config { limit_local: true, events_per_second: limit(100), events_burst: limit(10), ..quick() };
-    let (world, mut pds) = (World::new(config), Pds::new().await);
+    let (world, mut pds) = (World::new(quick()), Pds::new().await);
+    world.limits.set_rules(rules("[[rule]]\nhosts = \"127.0.0.1\"\nevents_per_second = 100\n"));
     world.read(&pds, Start::Oldest).await;
     let mut connection = pds.accept().await;
     let began = Instant::now();
-    let seqs: Vec<u64> = (1..=60).collect();
+    let seqs: Vec<u64> = (1..=1_050).collect();
     connection.events(&seqs).await;
     until("throttled", || world.view(&pds).status == HostStatus::Throttled).await;
     world.intake.has(&seqs).await;
     assert!(began.elapsed() >= Duration::from_millis(490), "{:?}", began.elapsed());
     assert!(world.metric("mainstem_crawler_throttled_seconds_total") >= 0.49);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_throttled_host_stays_connected_its_neighbour_goes_on_and_new_rules_free_it_at_once() {
+    let patience = Patience {
+        ping_interval: Duration::from_millis(20),
+        pong_within: Duration::from_millis(500),
+        message_within: Duration::from_millis(500),
+    };
+    let (world, mut slow, mut fast) = (World::new(Config { patience, ..quick() }), Pds::new().await, Pds::new().await);
+    world.limits.set_rules(rules(&format!("[[rule]]\nhosts = \"{}\"\nevents_per_hour = 2\n", slow.name)));
+    world.read(&slow, Start::Oldest).await;
+    world.read(&fast, Start::Oldest).await;
+    let (mut slow_connection, mut fast_connection) = (slow.accept().await, fast.accept().await);
+    // What waits fills the room there is, so that the socket is not read.
+    let seqs: Vec<u64> = (1..=1_000).collect();
+    slow_connection.events(&seqs).await;
+    until("held", || world.view(&slow).throttled.is_some()).await;
+    let throttled = world.view(&slow).throttled.unwrap();
+    assert_eq!((throttled.by, throttled.limit), (Rate::EventsPerHour, 2));
+    assert!(throttled.next_in > Duration::from_secs(1_700), "{throttled:?}");
+    assert!(throttled.restored_in > Duration::from_secs(5_300), "{throttled:?}");
+    assert_eq!(world.view(&slow).phase, Phase::Throttled);
+
+    fast_connection.events(&[5_001, 5_002]).await;
+    until("the neighbour is read", || world.intake.seqs().ends_with(&[5_001, 5_002])).await;
+    assert_eq!(world.intake.seqs(), [1, 2, 5_001, 5_002]);
+    assert_eq!(world.view(&fast).throttled, None);
+
+    // It hears from us all the time, though it is not read: longer than our patience, and any host's.
+    let mut pongs = 0;
+    while pongs < 50 {
+        let message = timeout(SOON, futures_util::StreamExt::next(&mut slow_connection.socket)).await.unwrap();
+        pongs += usize::from(matches!(message.unwrap().unwrap(), Message::Pong(_)));
+    }
+    world.limits.set_rules(rules(""));
+    until("all arrived", || world.intake.seqs().len() == 1_002).await;
+    assert_eq!(world.intake.seqs()[4..], seqs[2..]);
+    assert_eq!(slow.connects.load(Ordering::Relaxed), 1);
+    assert_eq!(world.view(&slow).throttled, None);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn pings_are_answered_while_events_wait_for_their_turn() {
+    let (world, mut pds) = (World::new(quick()), Pds::new().await);
+    world.limits.set_rules(rules("[[rule]]\nhosts = \"127.0.0.1\"\nevents_per_hour = 1\n"));
+    world.read(&pds, Start::Oldest).await;
+    let mut connection = pds.accept().await;
+    connection.events(&[1, 2, 3]).await;
+    until("held", || world.view(&pds).throttled.is_some()).await;
+    connection.socket.send(Message::Ping(Bytes::from_static(b"there?"))).await.unwrap();
+    assert_eq!(connection.next().await, Some(Message::Pong(Bytes::from_static(b"there?"))));
+    assert_eq!(world.intake.seqs(), [1]);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn large_messages_that_are_not_whole_are_bounded_over_all_hosts() {
+    let patience = Patience { message_within: Duration::from_millis(300), ..Patience::default() };
+    let config = Config { patience, half_messages_bytes_max: FRAME_BYTES_MAX, ..quick() };
+    let world = World::new(config);
+    let mut hosts = Vec::new();
+    for _ in 0..3 {
+        let mut pds = Pds::new().await;
+        world.read(&pds, Start::Oldest).await;
+        let connection = pds.accept().await;
+        hosts.push((pds, connection));
+    }
+    let gauge = || {
+        let families = world.registry.gather();
+        let family = families.iter().find(|family| family.name() == "mainstem_crawler_half_message_bytes").unwrap();
+        family.get_metric()[0].get_gauge().get_value()
+    };
+    // One begins the largest message there is, and does not go on.
+    let begun = [&[0x82, 127, 0, 0, 0, 0, 0, 0x4f, 0xff, 0xff][..], &[0; 100]].concat();
+    let [(first_pds, first), (second_pds, second), (_, third)] = &mut hosts[..] else { panic!("three hosts") };
+    first.socket.get_mut().write_all(&begun).await.unwrap();
+    until("set aside", || gauge() > 5e6).await;
+    // Another's large message waits until that one has had its time, and goes through then.
+    let large = vec![0xff; 1 << 20];
+    let sending = async {
+        second.send(large).await;
+        second.events(&[7]).await;
+    };
+    // A third, which sends small ones, does not wait.
+    let others = async {
+        until("the others", || world.intake.seqs().len() >= 2).await;
+    };
+    third.events(&[3, 4]).await;
+    tokio::join!(sending, others);
+    until("all", || world.intake.seqs().len() == 3).await;
+    assert_eq!(world.intake.seqs(), [3, 4, 7]);
+    assert_eq!(world.view(first_pds).last_end.unwrap().end, End::Silent);
+    assert!(world.metric("mainstem_crawler_half_message_waiting_seconds_total") > 0.0);
+    assert_eq!(second_pds.connects.load(Ordering::Relaxed), 1);
+    until("given back", || gauge() == 0.0).await;
     world.stopped().await;
 }
 

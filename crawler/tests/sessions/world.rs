@@ -29,6 +29,7 @@ use storage::{
     hosts::{HostCursor, Hosts},
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
+    limits::{Limits, Rules},
     refusal::Refusals,
 };
 use tokio::{
@@ -147,6 +148,7 @@ pub(crate) struct World {
     pub(crate) intake: Arc<Held>,
     pub(crate) hosts: Arc<dyn Hosts>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) limits: Limits,
     pub(crate) registry: Registry,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: Tasks,
@@ -184,11 +186,13 @@ impl World {
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let intake = Arc::new(Held::new());
         let refusals = Arc::new(Refusals::default());
+        let limits = Limits::new(Rules::default(), true);
         let registry = Registry::new();
         let parts = Parts {
             intake: intake.clone(),
             hosts: hosts.clone(),
             refusals: refusals.clone(),
+            limits: limits.clone(),
             egress: Egress::new(policy),
             clock: Clock::manual(1_000_000),
             tasks: tasks.clone(),
@@ -196,7 +200,7 @@ impl World {
         };
         let (crawler, handle) = Crawler::build(config, parts, &registry).unwrap();
         let run = tasks.spawn("crawler", async move { crawler.run().await.unwrap() });
-        World { handle, intake, hosts, refusals, registry, stop, tasks, run }
+        World { handle, intake, hosts, refusals, limits, registry, stop, tasks, run }
     }
 
     pub(crate) async fn read(&self, pds: &Pds, start: Start) {

@@ -159,6 +159,10 @@ impl From<crawler::Error> for Error {
     fn from(error: crawler::Error) -> Error {
         match error {
             crawler::Error::Full { limit } => Error::TooManyHosts { limit },
+            crawler::Error::UnknownHost(name) => Error::HostNotFound { hostname: name, near: Vec::new() },
+            crawler::Error::RewindAhead { .. } | crawler::Error::TooManyBans { .. } => {
+                Error::invalid(error.to_string())
+            }
             crawler::Error::Store { .. } | crawler::Error::Metrics(_) => {
                 tracing::warn!(error = in_one_line(&error), "administration failed at the crawler");
                 Error::Internal

@@ -57,6 +57,17 @@ pub enum Error {
         /// In how many seconds it may be tried again.
         retry_after_s: u64,
     },
+    /// Requests to be crawled are not taken.
+    #[error("this relay takes no requests to be crawled; write to its operator")]
+    CrawlRequestsOff,
+    /// As many hosts were added by requests as may be.
+    #[error("{why}")]
+    QuotaSpent {
+        /// Which quota.
+        why: String,
+        /// In how many seconds it may be tried again.
+        retry_after_s: u64,
+    },
     /// As many hosts are relayed as may be.
     #[error("this relay takes no more hosts")]
     TooManyHosts,
@@ -89,7 +100,8 @@ impl Error {
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Error::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Error::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Error::RateLimitExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::RateLimitExceeded { .. } | Error::QuotaSpent { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::CrawlRequestsOff => StatusCode::FORBIDDEN,
             Error::TooManyHosts | Error::Full => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -108,7 +120,8 @@ impl Error {
             Error::MethodNotImplemented => "MethodNotImplemented",
             Error::NotFound => "NotFound",
             Error::Timeout => "RequestTimeout",
-            Error::RateLimitExceeded { .. } => "RateLimitExceeded",
+            Error::RateLimitExceeded { .. } | Error::QuotaSpent { .. } => "RateLimitExceeded",
+            Error::CrawlRequestsOff => "CrawlRequestsNotAccepted",
             Error::TooManyHosts | Error::Full => "NotEnoughResources",
             Error::Internal => "InternalServerError",
         }
@@ -119,6 +132,22 @@ impl From<storage::error::Error> for Error {
     fn from(error: storage::error::Error) -> Error {
         tracing::warn!(error = in_one_line(&error), "a method failed at the store");
         Error::Internal
+    }
+}
+
+impl From<crawler::Error> for Error {
+    fn from(error: crawler::Error) -> Error {
+        match error {
+            crawler::Error::UnknownHost(_) => Error::HostNotFound,
+            crawler::Error::Full { .. } => Error::TooManyHosts,
+            crawler::Error::RewindAhead { .. } | crawler::Error::TooManyBans { .. } => {
+                Error::InvalidRequest(error.to_string())
+            }
+            crawler::Error::Store { .. } | crawler::Error::Metrics(_) => {
+                tracing::warn!(error = in_one_line(&error), "failed to change a host");
+                Error::Internal
+            }
+        }
     }
 }
 
@@ -135,7 +164,7 @@ impl IntoResponse for Error {
                 headers.insert(header::UPGRADE, http::HeaderValue::from_static("websocket"));
                 headers.insert(header::CONNECTION, http::HeaderValue::from_static("Upgrade"));
             }
-            Error::RateLimitExceeded { retry_after_s } => {
+            Error::RateLimitExceeded { retry_after_s } | Error::QuotaSpent { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, http::HeaderValue::from(retry_after_s));
             }
             Error::Full => {
@@ -150,6 +179,7 @@ impl IntoResponse for Error {
             | Error::RepoDeactivated
             | Error::MethodNotImplemented
             | Error::NotFound
+            | Error::CrawlRequestsOff
             | Error::TooManyHosts
             | Error::Timeout
             | Error::Internal => {}

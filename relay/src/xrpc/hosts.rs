@@ -81,10 +81,10 @@ pub(super) async fn request_crawl(State(app): State<App>, body: Bytes) -> Result
         Err(
             error @ (CrawlRequestError::NotPublic | CrawlRequestError::Unreachable(_) | CrawlRequestError::NotPds(_)),
         ) => Err(Error::invalid(in_one_line(&error))),
-        Err(CrawlRequestError::Add(crawler::Error::Full { .. })) => Err(Error::TooManyHosts),
-        Err(CrawlRequestError::Add(error @ (crawler::Error::Store { .. } | crawler::Error::Metrics(_)))) => {
-            tracing::warn!(error = in_one_line(&error), "failed to add a host");
-            Err(Error::Internal)
+        Err(CrawlRequestError::NotAccepted) => Err(Error::CrawlRequestsOff),
+        Err(CrawlRequestError::Quota(spent)) => {
+            Err(Error::QuotaSpent { retry_after_s: spent.retry_after.as_secs() + 1, why: spent.to_string() })
         }
+        Err(CrawlRequestError::Add(error)) => Err(error.into()),
     }
 }

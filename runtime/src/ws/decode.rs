@@ -165,6 +165,23 @@ impl Decoder {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
+    /// How long the message will be at most that has begun and is not whole, where it is kept. Of a message in fragments
+    /// this is the limit: it does not say how long it will be.
+    pub fn message_bytes_awaited(&self) -> Option<usize> {
+        let message = self.message.as_ref().filter(|message| message.discarded.is_none())?;
+        let so_far = message.payload.len();
+        Some(match self.frame {
+            Some(Frame {
+                fin: true,
+                opcode: Opcode::Continuation | Opcode::Text | Opcode::Binary,
+                bytes,
+                read,
+                ..
+            }) => so_far + usize::try_from(bytes - read).unwrap_or(self.message_bytes_max),
+            Some(_) | None => self.message_bytes_max,
+        })
+    }
+
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
         loop {
             let needed = header_bytes(&self.header[..self.header_len]);
@@ -461,6 +478,28 @@ mod tests {
         let mut decoder = Decoder::new(Role::Client, 5 << 20);
         assert_eq!(decoder.next(&mut most), Ok(None));
         assert_eq!(decoder.message.map(|message| message.payload.capacity()), Some(0));
+    }
+
+    #[test]
+    fn it_says_how_much_of_a_message_is_awaited() {
+        let mut decoder = Decoder::new(Role::Client, MAX);
+        let mut feed = |stream: &[u8]| {
+            let mut input = stream;
+            while decoder.next(&mut input).unwrap().is_some() {}
+            decoder.message_bytes_awaited()
+        };
+        let whole = frame(Role::Client, true, 2, &[1; 300]);
+        assert_eq!(feed(&[]), None);
+        assert_eq!(feed(&whole[..2]), None);
+        assert_eq!(feed(&whole[2..50]), Some(300));
+        assert_eq!(feed(&whole[50..]), None);
+        assert_eq!(feed(&frame(Role::Client, false, 2, &[1; 300])), Some(MAX));
+        assert_eq!(feed(&frame(Role::Client, true, 9, b"ping")[..3]), Some(MAX));
+        assert_eq!(feed(&frame(Role::Client, true, 9, b"ping")[3..]), Some(MAX));
+        assert_eq!(feed(&frame(Role::Client, true, 0, &[1; 300])[..10]), Some(600));
+        assert_eq!(feed(&[1; 294]), None);
+        let long = frame(Role::Client, true, 2, &[1; MAX + 1]);
+        assert_eq!(feed(&long[..20]), None, "what is thrown away is not kept");
     }
 
     #[test]

@@ -1,0 +1,182 @@
+//! What an operator may do with hosts: ban, rewind, limit, and say who may ask to be crawled.
+//!
+//! Every call is durable when it is answered, and takes effect at once.
+
+use std::sync::Arc;
+
+use atproto::syntax::HostName;
+use storage::{
+    hosts::{AddedBy, CrawlRequests, Domain, HostCursor, HostStatus, Notes, Policy},
+    limits::{Change, Limits},
+};
+use tracing::info;
+
+use crate::{
+    crawler::{Error, Handle, Shared},
+    live::{Live, lock},
+};
+
+/// Bans of domains at most: they are held against every new host.
+const DOMAIN_BANS_MAX: usize = 10_000;
+
+/// A host is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    /// How far it had been read.
+    pub from: HostCursor,
+    /// Where it is read on from.
+    pub to: HostCursor,
+}
+
+/// Who may ask to be crawled, and how much of that is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrawlRequestsView {
+    /// The rules.
+    pub rules: CrawlRequests,
+    /// Hosts added by requests in the last 24 hours.
+    pub new_hosts_last_day: usize,
+}
+
+impl Handle {
+    /// Reads a host no more, until [`Handle::unban`]; it need not be known.
+    pub async fn ban(&self, name: &HostName) -> Result<(), Error> {
+        self.shared.add(name, self.shared.config.start, HostStatus::Banned, AddedBy::Operator).await?;
+        self.set_banned(name, true).await
+    }
+
+    /// Reads a banned host again, unless its domain is banned.
+    pub async fn unban(&self, name: &HostName) -> Result<(), Error> {
+        self.set_banned(name, false).await
+    }
+
+    /// Reads no host of a domain any more, known or not. Gives whether it was not banned before.
+    pub async fn ban_domain(&self, domain: &Domain) -> Result<bool, Error> {
+        let now = self.shared.clock.now_micros();
+        let banned = self
+            .change_policy(|policy| match policy.domain_bans.len() >= DOMAIN_BANS_MAX {
+                true => Err(Error::TooManyBans { limit: DOMAIN_BANS_MAX }),
+                false => {
+                    let known = policy.domain_bans.contains_key(domain);
+                    policy.domain_bans.entry(domain.clone()).or_insert(now);
+                    Ok(!known)
+                }
+            })
+            .await?;
+        info!(%domain, "domain banned");
+        Ok(banned)
+    }
+
+    /// Takes a ban of a domain back; hosts that are banned themselves stay so. Gives whether it was banned.
+    pub async fn unban_domain(&self, domain: &Domain) -> Result<bool, Error> {
+        let was = self.change_policy(|policy| Ok(policy.domain_bans.remove(domain).is_some())).await?;
+        info!(%domain, was, "domain unbanned");
+        Ok(was)
+    }
+
+    /// Banned domains, each with when it was banned, microseconds since the Unix epoch; in the domains' byte order.
+    pub fn domain_bans(&self) -> Vec<(Domain, u64)> {
+        self.shared.policy.borrow().domain_bans.iter().map(|(domain, at)| (domain.clone(), *at)).collect()
+    }
+
+    /// Who may ask to be crawled.
+    pub fn crawl_requests(&self) -> CrawlRequestsView {
+        CrawlRequestsView {
+            rules: self.shared.policy.borrow().crawl_requests,
+            new_hosts_last_day: lock(&self.shared.quota).used(self.shared.clock.now_micros()),
+        }
+    }
+
+    /// Says who may ask to be crawled.
+    pub async fn set_crawl_requests(&self, rules: CrawlRequests) -> Result<(), Error> {
+        self.change_policy(|policy| {
+            policy.crawl_requests = rules;
+            Ok(())
+        })
+        .await?;
+        info!(?rules, "who may ask to be crawled has changed");
+        Ok(())
+    }
+
+    /// Has a known host read again after `to`, or from its oldest event on (`None`); what was accepted before is known
+    /// as a repeat, and what was refused is judged anew. `to` is a seq of the host's present epoch.
+    pub async fn rewind(&self, name: &HostName, to: Option<u64>) -> Result<Rewound, Error> {
+        let live = self.known(name)?;
+        let _writing = self.shared.writing.lock().await;
+        let seq = to.unwrap_or(0);
+        let cursor = live.cursor().seq;
+        if cursor.is_some_and(|cursor| seq > cursor) || (cursor.is_none() && seq > 0) {
+            return Err(Error::RewindAhead { to: seq, cursor });
+        }
+        let reset = live.rewind(seq, self.shared.clock.now_micros());
+        live.restarted.notify_one();
+        let store = |what| move |source| Error::Store { what, source };
+        self.shared.hosts.save_cursors(&[(name.clone(), reset.to)]).await.map_err(store("save a rewound cursor"))?;
+        lock(&live.saved).cursor = reset.to;
+        self.save_notes(&live).await?;
+        self.shared.metrics.rewinds.inc();
+        info!(host = %name, from = reset.from.seq, to = seq, "host rewound");
+        Ok(Rewound { from: reset.from, to: reset.to })
+    }
+
+    /// Makes an exception from the rules of limits for a known host, in the place of the one before; an empty change
+    /// takes it back. Gives the exception that there was.
+    pub async fn set_limits(&self, name: &HostName, exception: Change) -> Result<Change, Error> {
+        let live = self.known(name)?;
+        let _writing = self.shared.writing.lock().await;
+        let was = live.notes().limits;
+        live.set_exception(exception);
+        self.save_notes(&live).await?;
+        self.shared.limits.set_exception(name, exception);
+        info!(host = %name, ?exception, "a host's limits have changed");
+        Ok(was)
+    }
+
+    /// The rules of limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    fn known(&self, name: &HostName) -> Result<Arc<Live>, Error> {
+        self.shared.live(name).ok_or_else(|| Error::UnknownHost(name.clone()))
+    }
+
+    /// Writes a host's notes. To be called while holding `writing`.
+    async fn save_notes(&self, live: &Live) -> Result<(), Error> {
+        let notes: Notes = live.notes();
+        let saved = self.shared.hosts.set_notes(&live.name, &notes).await;
+        saved.map_err(|source| Error::Store { what: "save a host's notes", source })?;
+        lock(&live.saved).notes = notes;
+        Ok(())
+    }
+
+    async fn set_banned(&self, name: &HostName, banned: bool) -> Result<(), Error> {
+        let live = self.known(name)?;
+        let _writing = self.shared.writing.lock().await;
+        let status = if banned { HostStatus::Banned } else { HostStatus::Idle };
+        if live.is_host_banned() != banned {
+            let written = self.shared.hosts.set_status(name, status).await;
+            written.map_err(|source| Error::Store { what: "set a host's status", source })?;
+            lock(&live.saved).status = status;
+            live.ban_host(banned);
+            info!(host = %name, banned, "a host's ban has changed");
+        }
+        Ok(())
+    }
+
+    /// Changes the policy, durably, and then holds it against all hosts.
+    async fn change_policy<T>(&self, change: impl FnOnce(&mut Policy) -> Result<T, Error>) -> Result<T, Error> {
+        let shared: &Shared = &self.shared;
+        let _writing = shared.writing.lock().await;
+        let mut policy = shared.policy.borrow().clone();
+        let result = change(&mut policy)?;
+        let written = shared.hosts.set_policy(&policy).await;
+        written.map_err(|source| Error::Store { what: "save the operator's policy", source })?;
+        // Under the lock of the table, so that a host added meanwhile sees one or the other.
+        let table = lock(&shared.table);
+        for live in table.values() {
+            live.ban_domain(policy.ban_over(&live.name).cloned());
+        }
+        shared.policy.send_replace(policy);
+        Ok(result)
+    }
+}
