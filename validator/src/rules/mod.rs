@@ -47,7 +47,7 @@ pub struct Context<'a> {
     pub upstream_seq: u64,
     /// Now, microseconds since the Unix epoch.
     pub now_micros: u64,
-    /// The repo's local: self.state.map_or(LocalStatus::None, |state| state.local) before it; `None` for an unknown repo.
+    /// The repo's state before it; `None` for an unknown repo.
     pub state: Option<&'a RepoState>,
     /// Who the account is.
     pub identity: &'a DidDocument,
