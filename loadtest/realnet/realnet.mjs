@@ -1,13 +1,13 @@
-// A PLC directory and two PDSs, and a story on them.
+// A PLC directory and two PDSs, and a story on them: story.mjs, or load.mjs.
 //
-//   node realnet.mjs DATA CRAWLER
+//   node realnet.mjs DATA CRAWLER STORY
 //
 // Says on stdout, a JSON object a line, what has happened; goes on when a line comes on stdin; ends when stdin does.
 import readline from 'node:readline'
 import { lastSeq, start } from './servers.mjs'
-import { tell } from './story.mjs'
 
-const [data, crawler] = process.argv.slice(2)
+const [data, crawler, story] = process.argv.slice(2)
+const { tell } = await import(`./${story}`)
 const say = (what) => console.log(JSON.stringify(what))
 const lines = readline.createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(0))
@@ -22,10 +22,10 @@ for (const { server } of hosts) server.ctx.crawlers.requestCrawl()
 say({ crawl: true })
 
 await goOn()
-const accounts = await tell(hosts, async (name, act) => {
+const accounts = await tell(hosts, async (name, act, { refused } = {}) => {
   try {
     const result = await act()
-    say({ step: name, seqs: await Promise.all(hosts.map(lastSeq)) })
+    say({ step: name, seqs: await Promise.all(hosts.map(lastSeq)), refused })
     await goOn()
     return result
   } catch (error) {
