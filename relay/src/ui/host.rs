@@ -58,8 +58,8 @@ fn write_page(html: &mut String, host: &HostView) -> fmt::Result {
     tile(html, "read up to seq", seq, format_args!("{} being judged", host.in_flight))?;
     let throttled = Shown(host.accounts_throttled > 0, format_args!("{} over the cap", host.accounts_throttled));
     tile(html, "accounts", Grouped(host.account_count), throttled)?;
-    let bytes = ByteSize(host.bytes).display().si();
-    tile(html, format_args!("events in {}", Span(host.uptime_s)), Grouped(host.events), bytes)?;
+    let bytes = format!("{}, in {}", ByteSize(host.bytes).display().si(), Span(host.uptime_s));
+    tile(html, "events", Grouped(host.events), bytes)?;
     let sum = |of: fn(&RefusedView) -> u64| host.refused.iter().map(of).sum::<u64>();
     let day = sum(|refused| refused.last_day);
     tile(
@@ -70,12 +70,11 @@ fn write_page(html: &mut String, host: &HostView) -> fmt::Result {
     )?;
     html.push_str("</section>");
 
-    let resets = match host.epoch {
-        0 | 1 => "never".to_owned(),
-        2 => "once".to_owned(),
-        epoch => format!("{} times", epoch - 1),
-    };
-    write!(html, "<p>Its seq has begun anew {resets} (epoch {}).", host.epoch)?;
+    match host.epoch {
+        0 => html.push_str("<p>It has never begun its seq anew."),
+        1 => html.push_str("<p>It has begun its seq anew once."),
+        epoch => write!(html, "<p>It has begun its seq anew {epoch} times.")?,
+    }
     if let Some(end) = &host.last_end {
         let ago = Ago(end.at_micros, host.now_micros);
         write!(html, " The last connection ended {ago}: {} ({}).", Escaped(&end.detail), end.cause)?;
@@ -95,10 +94,10 @@ fn write_page(html: &mut String, host: &HostView) -> fmt::Result {
 fn write_refusals(html: &mut String, host: &HostView) -> fmt::Result {
     html.push_str(
         "<p>A refused event is not passed on, and the host is read on; the stream is not closed. Each reason is explained \
-         below, with the last event that was refused for it.</p><div class=\"scroll\"><table><thead><tr><th>reason</th>\
+         below, with the last event that was refused for it. Counted since the relay was started.</p><div class=\"scroll\"><table><thead><tr><th>reason</th>\
          <th class=\"n\">last hour</th><th class=\"n\">last day</th>",
     );
-    write!(html, "<th class=\"n\">in {}</th></tr></thead><tbody>", Span(host.uptime_s))?;
+    html.push_str("<th class=\"n\">all</th></tr></thead><tbody>");
     for RefusedView { reason, last_hour, last_day, total, .. } in &host.refused {
         write!(html, "<tr><td><a href=\"#{reason}\">{reason}</a></td>")?;
         for count in [last_hour, last_day, total] {
@@ -222,7 +221,7 @@ mod tests {
             "#commit with seq 77",
             "Mend it.",
             "2 over the cap",
-            "begun anew 2 times",
+            "begun its seq anew 3 times",
         ] {
             assert!(html.contains(said), "{said}: {html}");
         }
