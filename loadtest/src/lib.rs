@@ -3,12 +3,13 @@
 //! [`network`] is hosts, a PLC directory and accounts that sign real commits; [`subscriber`] reads a relay's stream and
 //! reconnects; [`judge`] compares what was sent with what arrived; [`scenario`] is all that must be refused or is easily
 //! refused by mistake; [`relay_process`] runs the `mainstem` program as a
-//! child; [`mod@bench`] measures what an event costs it.
+//! child; [`mod@bench`] measures what an event costs it, [`cold_start`] how it comes to know many accounts.
 //!
 //! What must hold: nothing here knows the relay's code, only its sockets and its command line; what a relay is judged
 //! by is made with `atproto`'s encoders and sent with another WebSocket implementation than the relay's own.
 
 pub mod bench;
+pub mod cold_start;
 pub mod judge;
 pub mod network;
 pub mod relay_process;

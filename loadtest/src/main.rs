@@ -1,5 +1,6 @@
 //! `loadtest`: a simulated network to point a relay at, and measurements of a relay from outside.
 
+mod cold;
 mod measure;
 mod serve;
 
@@ -19,6 +20,8 @@ enum Command {
     Serve(serve::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
+    /// Shows how fast a relay that knows nobody comes to know very many accounts.
+    ColdStart(cold::Args),
 }
 
 #[tokio::main]
@@ -26,5 +29,6 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Bench(args) => measure::run(args).await,
+        Command::ColdStart(args) => cold::run(args).await,
     }
 }

@@ -222,7 +222,7 @@ async fn fail(socket: &mut WebSocketStream<Socket>, Refused { error, message }: 
 }
 
 /// The answer to a WebSocket handshake, if it is one.
-fn upgrade(headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+pub(super) fn upgrade(headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
     let asks = headers.get(header::UPGRADE)?.to_str().ok()?.eq_ignore_ascii_case("websocket");
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks)?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
@@ -243,15 +243,16 @@ fn refuse(status: StatusCode, error: &str, message: &str) -> Response<Full<Bytes
     reply(status, "application/json; charset=utf-8", json!({"error": error, "message": message}).to_string())
 }
 
-struct Query(Vec<(String, String)>);
+/// A request's query.
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(request: &Request<()>) -> Query {
+    pub(super) fn of(request: &Request<()>) -> Query {
         let query = request.uri().query().unwrap_or_default();
         Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }

@@ -8,6 +8,7 @@
 //! path and a CID a record, never its bytes. Only [`Config::remember`] grows with every event, by about 100 bytes.
 
 mod account;
+pub mod cold;
 mod directory;
 mod host;
 mod listener;
