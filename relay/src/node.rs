@@ -133,6 +133,7 @@ impl Node {
             stores: stores.clone(),
             resolver: resolver.clone(),
             egress: egress.clone(),
+            limits: limits.clone(),
             refusals: refusals.clone(),
             clock: clock.clone(),
         };

@@ -81,6 +81,14 @@ pub(crate) fn taken_down() -> Refusal {
     )
 }
 
+pub(crate) fn throttled(host: &HostName, accounts_max: u64) -> Refusal {
+    Refusal::new(
+        Reason::AccountThrottled,
+        format!("an event of an account beyond the {accounts_max} that are relayed of {host}"),
+        "a place for it: its next event is taken when this relay's operator raises the limit, or another account leaves",
+    )
+}
+
 // === Row 8: sizes ===
 
 pub(crate) fn blocks_too_large(bytes: usize, bytes_max: usize) -> Refusal {

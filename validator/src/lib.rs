@@ -13,6 +13,7 @@ mod finding;
 pub mod identity;
 mod metrics;
 pub mod pipeline;
+pub mod places;
 pub mod rules;
 pub mod status;
 pub mod verdict;

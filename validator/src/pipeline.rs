@@ -8,7 +8,10 @@
 
 use std::{io, num::NonZeroUsize, sync::Arc, task::Poll, thread, time::Duration};
 
-use atproto::{event, syntax::Did};
+use atproto::{
+    event,
+    syntax::{Did, HostName},
+};
 use futures_util::{
     StreamExt, future,
     future::BoxFuture,
@@ -21,6 +24,7 @@ use storage::{
     Stores,
     intake::RawFrame,
     lane::Lane,
+    limits::Limits,
     log::Accepted,
     refusal::{Input, Refusals},
 };
@@ -30,9 +34,10 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     accounts::Accounts,
-    docket::{Answer, Ask, Docket, Evidence, Judge, Limits, Outcome, Sender},
+    docket::{self, Answer, Ask, Docket, Evidence, Judge, Outcome, Sender},
     identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
+    places::Places,
     rules::{self, Context, Origin},
     status::{self, StatusAsker},
     verdict::{Refusal, Verdict},
@@ -92,6 +97,8 @@ pub struct Parts {
     pub resolver: Resolver,
     /// For questions to hosts.
     pub egress: Egress,
+    /// How many accounts each host may have.
+    pub limits: Limits,
     /// Where refusals are counted.
     pub refusals: Arc<Refusals>,
     /// What time it is.
@@ -125,6 +132,7 @@ struct Shared {
     config: Config,
     parts: Parts,
     statuses: StatusAsker,
+    places: Arc<Places>,
     metrics: Metrics,
 }
 
@@ -135,7 +143,7 @@ impl Validator {
     pub fn build(config: Config, parts: Parts, registry: &Registry) -> Result<Validator, prometheus::Error> {
         let statuses = StatusAsker::new(config.status.clone(), parts.egress.clone());
         let metrics = Metrics::register(registry)?;
-        Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, metrics }) })
+        Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, places: Arc::default(), metrics }) })
     }
 
     /// What an operator does to accounts: commands that are carried out by the lanes.
@@ -201,7 +209,7 @@ impl<'a> LaneRun<'a> {
         let config = &shared.config;
         let lanes = u64::from(shared.parts.stores.intake.lanes().0.get());
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let docket = Docket::new(Limits {
+        let limits = docket::Limits {
             account_bytes_max: config.account_parked_bytes_max,
             lane_bytes_max: config.parked_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
@@ -210,7 +218,8 @@ impl<'a> LaneRun<'a> {
             status_micros: micros(config.inactive_for),
             refresh_burst: config.refresh_burst,
             refresh_every_micros: micros(config.refresh_every),
-        });
+        };
+        let docket = Docket::new(limits, Arc::clone(&shared.places));
         LaneRun {
             shared,
             lane,
@@ -332,6 +341,10 @@ async fn answer(shared: &Shared, ask: Ask) -> Result<Answer, Error> {
             let status = shared.statuses.ask(&host, &party.did).await;
             Ok(Answer::Status(party, status))
         }
+        Ask::Places(party, host) => {
+            shared.places.load(&host, &*parts.stores.repos).await?;
+            Ok(Answer::Places(party))
+        }
     }
 }
 
@@ -343,6 +356,10 @@ struct Bench<'a> {
 impl Judge for Bench<'_> {
     fn identity(&mut self, did: &Did) -> Option<Identity> {
         self.shared.parts.resolver.cached(did)
+    }
+
+    fn accounts_max(&mut self, host: &HostName) -> Option<u64> {
+        self.shared.parts.limits.of(host).accounts_max
     }
 
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
@@ -383,6 +400,7 @@ pub(crate) fn judge(frame: &[u8], origin: &Origin<'_>, evidence: &Evidence<'_>) 
                 identity_fetched_at_micros: evidence.identity.fetched_at_micros,
                 identity_is_fresh: evidence.identity_is_fresh,
                 status_is_fresh: evidence.status_is_fresh,
+                room: evidence.room,
             },
         ),
         Err(absence) => rules::judge_absent(&event, *absence, origin, evidence.state),

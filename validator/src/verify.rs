@@ -28,7 +28,7 @@ use crate::{
     docket::{Evidence, Outcome},
     identity::{Absence, Identity},
     pipeline,
-    rules::Origin,
+    rules::{Origin, Room},
     verdict::{Accept, Refusal, Verdict},
 };
 
@@ -220,6 +220,7 @@ impl Judge {
             identity: &identity,
             identity_is_fresh: true,
             status_is_fresh: true,
+            room: Room::Free,
         };
         match pipeline::judge(frame, &Origin { host, host_epoch: 0, upstream_seq: seq }, &evidence) {
             Verdict::Accept(Accept { state, discontinuous }) => {

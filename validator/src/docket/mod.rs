@@ -52,9 +52,11 @@ use self::{
     states::{States, Statuses},
 };
 use crate::{
-    announcement,
+    announcement, finding,
     identity::{Identity, Want},
-    verdict::{Accept, Refusal, Verdict},
+    places::{MARKS_MAX, Moved, Pin, Places},
+    rules::Room,
+    verdict::{Accept, Reason, Refusal, Verdict},
 };
 
 /// Bounds of one lane.
@@ -106,6 +108,8 @@ pub enum Ask {
     Identity(Party, Want),
     /// How the account is at this host, which is the party's sender.
     Status(Party, HostName),
+    /// How many accounts this host has: to be loaded into the [`Places`].
+    Places(Party, HostName),
 }
 
 /// The answer to an [`Ask`].
@@ -117,6 +121,8 @@ pub enum Answer {
     Identity(Party, Identity),
     /// The status at the host; `None` where the host gave none.
     Status(Party, Option<AccountStatus>),
+    /// The host's accounts are counted.
+    Places(Party),
 }
 
 /// A command that is done: its state is durable, or it was declined.
@@ -153,12 +159,17 @@ pub struct Evidence<'a> {
     pub identity_is_fresh: bool,
     /// Whether the state's `upstream` was asked of the host just now.
     pub status_is_fresh: bool,
+    /// Whether the host has a place for the account.
+    pub room: Room,
 }
 
 /// Who decides, and who hears of it.
 pub trait Judge {
     /// What is known of an account without waiting.
     fn identity(&mut self, did: &Did) -> Option<Identity>;
+
+    /// How many accounts are relayed of a host; `None` where there is no limit.
+    fn accounts_max(&mut self, host: &HostName) -> Option<u64>;
 
     /// Judges a frame.
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict;
@@ -173,6 +184,7 @@ pub struct Docket {
     states: States,
     statuses: Statuses,
     refreshes: Refreshes,
+    places: Arc<Places>,
     parked: Parked,
     /// Who waits for an account's stored state.
     loading: HashMap<Did, Vec<Party>>,
@@ -183,6 +195,8 @@ pub struct Docket {
     batch_bytes: usize,
     /// Commands that are done when the batch is durable.
     batch_done: Vec<Done>,
+    /// Hosts whose counts it has changed.
+    batch_pins: Vec<Pin>,
     appending: VecDeque<Appending>,
     done: VecDeque<Done>,
 }
@@ -192,6 +206,8 @@ struct Appending {
     positions: Vec<Position>,
     dids: Vec<Did>,
     done: Vec<Done>,
+    /// Dropped when the batch is durable.
+    _pins: Vec<Pin>,
 }
 
 /// How far a frame came.
@@ -205,18 +221,20 @@ enum Need {
     State,
     Identity(Want),
     Status(HostName),
+    Places(HostName),
 }
 
 // === impl Docket ===
 
 impl Docket {
-    /// An empty docket.
-    pub fn new(limits: Limits) -> Docket {
+    /// An empty docket. All lanes share the places.
+    pub fn new(limits: Limits, places: Arc<Places>) -> Docket {
         Docket {
             limits,
             states: States::new(limits.states_bytes_max),
             statuses: Statuses::new(limits.status_micros),
             refreshes: Refreshes::new(limits.refresh_burst, limits.refresh_every_micros),
+            places,
             parked: Parked::new(limits.account_bytes_max),
             loading: HashMap::new(),
             asks: VecDeque::new(),
@@ -225,6 +243,7 @@ impl Docket {
             batch_positions: Vec::new(),
             batch_bytes: 0,
             batch_done: Vec::new(),
+            batch_pins: Vec::new(),
             appending: VecDeque::new(),
             done: VecDeque::new(),
         }
@@ -286,6 +305,11 @@ impl Docket {
                     self.resume(party, case, now_micros, judge);
                 }
             }
+            Answer::Places(party) => {
+                if let Some(case) = self.parked.remove(&party) {
+                    self.resume(party, case, now_micros, judge);
+                }
+            }
         }
     }
 
@@ -311,7 +335,8 @@ impl Docket {
         let positions = mem::take(&mut self.batch_positions);
         let done = mem::take(&mut self.batch_done);
         let dids = events.iter().map(|event| event.did.clone()).collect();
-        self.appending.push_back(Appending { positions, dids, done });
+        let _pins = mem::take(&mut self.batch_pins);
+        self.appending.push_back(Appending { positions, dids, done, _pins });
         Some(events)
     }
 
@@ -374,6 +399,7 @@ impl Docket {
             }
             Need::Identity(want) => self.asks.push_back(Ask::Identity(party.clone(), want)),
             Need::Status(host) => self.asks.push_back(Ask::Status(party.clone(), host)),
+            Need::Places(host) => self.asks.push_back(Ask::Places(party.clone(), host)),
         }
         self.parked.insert(party, case);
     }
@@ -413,6 +439,12 @@ impl Docket {
         let done = Done { receipt: Arc::clone(receipt), result };
         match &done.result {
             Ok(after) if state != Some(after) => {
+                // An operator's word needs no place.
+                match self.places.change(state, after, None) {
+                    Moved::Done(pins) => self.batch_pins.extend(pins.into_iter().flatten()),
+                    Moved::Unknown(host) => return Step::Wait(Need::Places(host)),
+                    Moved::Full => unreachable!("there is no limit"),
+                }
                 let (frame, seq_slot) = announcement::account(did, after.status(), now_micros);
                 let event = Accepted { did: did.clone(), state: after.clone(), frame, seq_slot };
                 self.accept(Some(position), event);
@@ -448,6 +480,22 @@ impl Docket {
             return self.settle(position, frame, Outcome::Repeat, judge);
         }
 
+        let needs_a_place = state.is_none_or(|state| state.host != frame.host || state.local == LocalStatus::Throttled);
+        let mut room = Room::Free;
+        if needs_a_place && let Some(accounts_max) = judge.accounts_max(&frame.host) {
+            let Some(standing) = self.places.standing(&frame.host) else {
+                return Step::Wait(Need::Places(frame.host.clone()));
+            };
+            if standing.taken >= accounts_max {
+                room = Room::Full { accounts_max };
+                // Not worth a look at the directory.
+                if state.is_none() && standing.throttled >= MARKS_MAX {
+                    let refusal = finding::throttled(&frame.host, accounts_max);
+                    return self.settle(position, frame, Outcome::Refused(refusal), judge);
+                }
+            }
+        }
+
         // What was fetched for this frame, else what was known.
         let known = grounds.identity.clone().or_else(|| judge.identity(&frame.did));
         let announces = frame.kind == Kind::Identity && !grounds.announced;
@@ -476,12 +524,23 @@ impl Docket {
             identity: &identity,
             identity_is_fresh: identity.fetched_at_micros >= fresh_from,
             status_is_fresh: asked.is_some(),
+            room,
         };
         let (identity_is_fresh, status_is_fresh) = (evidence.identity_is_fresh, evidence.status_is_fresh);
         match judge.judge(frame, &evidence) {
             Verdict::Accept(Accept { state: after, discontinuous }) => {
                 if grounds.refresh_taken {
                     self.refreshes.give_back(&frame.host);
+                }
+                let accounts_max = if needs_a_place { judge.accounts_max(&frame.host) } else { None };
+                match self.places.change(state, &after, accounts_max) {
+                    Moved::Done(pins) => self.batch_pins.extend(pins.into_iter().flatten()),
+                    Moved::Unknown(host) => return Step::Wait(Need::Places(host)),
+                    // Another lane's account has taken the last one.
+                    Moved::Full => {
+                        let refusal = finding::throttled(&frame.host, accounts_max.unwrap_or_default());
+                        return self.throttle(position, frame, refusal, now_micros, judge);
+                    }
                 }
                 let told = state.map_or(AccountStatus::Active, RepoState::status);
                 if frame.kind != Kind::Account && after.status() != told {
@@ -499,6 +558,9 @@ impl Docket {
                 Step::Settled
             }
             Verdict::Repeat => self.settle(position, frame, Outcome::Repeat, judge),
+            Verdict::Refuse(refusal) if refusal.reason == Reason::AccountThrottled => {
+                self.throttle(position, frame, refusal, now_micros, judge)
+            }
             Verdict::Refuse(refusal) => self.settle(position, frame, Outcome::Refused(refusal), judge),
             Verdict::RefreshIdentity(refusal) if identity_is_fresh => {
                 self.settle(position, frame, Outcome::Refused(refusal), judge)
@@ -517,6 +579,38 @@ impl Docket {
             }
             Verdict::AskStatus(_) => Step::Wait(Need::Status(frame.host.clone())),
         }
+    }
+
+    /// Refuses a frame of an account for which its host has no place, and marks the account where that is new.
+    fn throttle(
+        &mut self,
+        position: Position,
+        frame: &RawFrame,
+        refusal: Refusal,
+        now_micros: u64,
+        judge: &mut impl Judge,
+    ) -> Step {
+        let state = self.states.get(&frame.did).flatten();
+        let is_new = state.is_none_or(|state| state.local == LocalStatus::None);
+        let marks = self.places.standing(&frame.host).map_or(0, |standing| standing.throttled);
+        if is_new && marks < MARKS_MAX {
+            let mark = RepoState {
+                host: frame.host.clone(),
+                host_epoch: frame.host_epoch,
+                // The frame itself is not taken: when the host is read again, it counts.
+                upstream_seq: frame.upstream_seq.saturating_sub(1),
+                head: state.and_then(|state| state.head),
+                upstream: state.map_or(AccountStatus::Active, |state| state.upstream),
+                local: LocalStatus::Throttled,
+            };
+            match self.places.change(state, &mark, None) {
+                Moved::Done(pins) => self.batch_pins.extend(pins.into_iter().flatten()),
+                Moved::Unknown(host) => return Step::Wait(Need::Places(host)),
+                Moved::Full => unreachable!("there is no limit"),
+            }
+            self.announce(&frame.did, mark, now_micros);
+        }
+        self.settle(position, frame, Outcome::Refused(refusal), judge)
     }
 
     /// What the host said of the account not long ago, where that matters.

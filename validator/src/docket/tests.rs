@@ -10,8 +10,8 @@ use proptest::{prelude::*, sample::Index};
 use storage::intake::Receipts;
 
 use super::*;
-use crate::identity::Absence;
 use crate::verdict::Reason;
+use crate::{identity::Absence, places::Standing};
 
 const LAG: u64 = 1_000;
 
@@ -85,7 +85,10 @@ fn state(frame: &RawFrame, before: Option<&RepoState>) -> RepoState {
         upstream_seq: frame.upstream_seq,
         head: None,
         upstream: AccountStatus::Deactivated,
-        local: before.map_or(LocalStatus::None, |before| before.local),
+        local: match before.map(|before| before.local) {
+            Some(LocalStatus::TakenDown) => LocalStatus::TakenDown,
+            Some(LocalStatus::Throttled) | Some(LocalStatus::None) | None => LocalStatus::None,
+        },
     }
 }
 
@@ -110,6 +113,7 @@ struct Scripted {
     /// The state that the last accepted frame left.
     model: HashMap<Did, RepoState>,
     settled: Vec<(Party, u64, Outcome)>,
+    accounts_max: Option<u64>,
     /// Whether the directory is down, so that an announced change can't be looked at.
     directory_is_down: bool,
 }
@@ -119,18 +123,31 @@ fn refusal(reason: Reason) -> Refusal {
 }
 
 impl Judge for Scripted {
+    fn accounts_max(&mut self, _host: &HostName) -> Option<u64> {
+        self.accounts_max
+    }
+
     fn identity(&mut self, did: &Did) -> Option<Identity> {
         self.cached.get(did).cloned()
     }
 
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
-        let seen = evidence.state.map(|state| state.upstream_seq);
-        assert_eq!(seen, self.model.get(&frame.did).map(|state| state.upstream_seq), "judged by an old state");
+        match (evidence.state, self.model.get(&frame.did)) {
+            (Some(seen), Some(_)) if seen.local == LocalStatus::Throttled => {}
+            (Some(seen), Some(last)) => assert_eq!(seen.upstream_seq, last.upstream_seq, "judged by an old state"),
+            (None, None) => {}
+            // Marked as throttled, and perhaps taken down and restored, before anything of it was accepted.
+            (Some(_), None) => {}
+            (None, Some(_)) => panic!("its state was forgotten"),
+        }
         if frame.kind == Kind::Identity && !self.directory_is_down {
             assert!(evidence.identity.fetched_at_micros >= frame.received_at_micros, "not refreshed");
         }
         let good = Verdict::Accept(Accept { state: state(frame, evidence.state), discontinuous: false });
         match self.natures[&frame.upstream_seq] {
+            Nature::Good | Nature::Bad if frame.host == host(0) && evidence.room != Room::Free => {
+                Verdict::Refuse(refusal(Reason::AccountThrottled))
+            }
             Nature::Good => good,
             Nature::Bad => Verdict::Refuse(refusal(Reason::BadCar)),
             Nature::NeedsNewIdentity if evidence.identity_is_fresh => good,
@@ -167,17 +184,20 @@ struct World {
     ends: Ends,
     taken: Vec<(Position, Party, u64)>,
     covered: Option<Position>,
+    /// Whether hosts' accounts are counted without anybody seeing that they were asked for.
+    counts_at_once: bool,
 }
 
 impl World {
     fn new(limits: Limits) -> World {
         World {
-            docket: Docket::new(limits),
+            docket: Docket::new(limits, Arc::default()),
             judge: Scripted {
                 natures: HashMap::new(),
                 cached: HashMap::new(),
                 model: HashMap::new(),
                 settled: Vec::new(),
+                accounts_max: None,
                 directory_is_down: false,
             },
             now: 1_000_000,
@@ -189,6 +209,7 @@ impl World {
             ends: Ends::default(),
             taken: Vec::new(),
             covered: None,
+            counts_at_once: true,
         }
     }
 
@@ -253,9 +274,22 @@ impl World {
                 let status = if active { AccountStatus::Active } else { AccountStatus::Deactivated };
                 Answer::Status(party, Some(status))
             }
+            Ask::Places(party, host) => {
+                self.count(&host);
+                Answer::Places(party)
+            }
         };
         self.docket.answer(answer, self.now, &mut self.judge);
         self.after();
+    }
+
+    fn count(&mut self, host: &HostName) {
+        if self.docket.places.standing(host).is_none() {
+            let of_host = self.store.values().filter(|state| state.host == *host);
+            let (throttled, taken): (Vec<_>, Vec<_>) = of_host.partition(|state| state.local == LocalStatus::Throttled);
+            let standing = Standing { taken: taken.len() as u64, throttled: throttled.len() as u64 };
+            self.docket.places.put(host, standing);
+        }
     }
 
     fn hand_out(&mut self) {
@@ -279,10 +313,17 @@ impl World {
     /// Collects asks, and checks what must hold at all times.
     fn after(&mut self) {
         while let Some(ask) = self.docket.next_ask() {
+            if let Ask::Places(party, host) = &ask
+                && self.counts_at_once
+            {
+                self.count(host);
+                self.docket.answer(Answer::Places(party.clone()), self.now, &mut self.judge);
+                continue;
+            }
             assert!(self.asks.iter().all(|(open, _)| *open != ask), "asked twice: {ask:?}");
             let early = match &ask {
                 Ask::State(did) => self.store.get(did).cloned(),
-                Ask::Identity(..) | Ask::Status(..) => None,
+                Ask::Identity(..) | Ask::Status(..) | Ask::Places(..) => None,
             };
             self.asks.push((ask, early));
         }
@@ -344,8 +385,8 @@ fn check_what_is_told(log: &[Accepted]) {
                 assert_ne!(before, Some(now), "told twice");
             }
             None => {
-                let before = before.unwrap_or((AccountStatus::Active, LocalStatus::None));
-                assert_eq!(before, now, "changed and not told");
+                let status = |(upstream, local)| RepoState { upstream, local, ..event.state.clone() }.status();
+                assert_eq!(before.map_or(AccountStatus::Active, status), status(now), "changed and not told");
             }
         }
     }
@@ -399,8 +440,13 @@ proptest! {
         moves in prop::collection::vec((0..4u8, any::<Index>(), any::<bool>()), 0..200),
         states_bytes_max in prop_oneof![Just(0u64), Just(400), Just(1 << 20)],
         commands in prop::collection::vec((any::<Index>(), 0..3usize, any::<bool>()), 0..6),
+        accounts_max in prop::option::of(0..4u64),
     ) {
         let mut world = World::new(Limits { states_bytes_max, ..limits() });
+        world.judge.accounts_max = accounts_max;
+        // So few that hosts are forgotten again and again.
+        world.docket.places = Arc::new(Places::new(1));
+        world.counts_at_once = false;
         let mut items: VecDeque<Item> = VecDeque::new();
         for (n, script) in scripts.into_iter().enumerate() {
             items.push_back(Item::Frame(script.clone(), n as u64 + 1));
@@ -440,7 +486,20 @@ proptest! {
         let of_hosts = |states: &HashMap<Did, RepoState>| -> HashMap<Did, (HostName, u64)> {
             states.iter().map(|(did, state)| (did.clone(), (state.host.clone(), state.upstream_seq))).collect()
         };
+        let mut seen_only = world.store.clone();
+        seen_only.retain(|did, _| !world.judge.model.contains_key(did));
+        let is_marked = |state: &RepoState| state.local != LocalStatus::None;
+        prop_assert!(seen_only.values().all(is_marked) || !world.commands.is_empty(), "nothing of these was accepted");
+        world.store.retain(|did, _| world.judge.model.contains_key(did));
         prop_assert_eq!(of_hosts(&world.store), of_hosts(&world.judge.model));
+        let accepted_of = world.judge.model.len() as u64;
+        prop_assert!(accounts_max.is_none_or(|max| accepted_of <= max + world.commands.len() as u64));
+        if let Some(standing) = world.docket.places.standing(&host(0)) {
+            let all = world.store.values().chain(seen_only.values());
+            let (throttled, taken): (Vec<_>, Vec<_>) = all.partition(|state| state.local == LocalStatus::Throttled);
+            let counted = Standing { taken: taken.len() as u64, throttled: throttled.len() as u64 };
+            prop_assert_eq!(standing, counted);
+        }
         check_what_is_told(&world.log);
         let mut ended: Vec<Position> = world.ends.0.lock().unwrap().iter().map(|(position, _)| *position).collect();
         ended.sort_unstable();
@@ -637,6 +696,7 @@ fn an_account_that_was_never_seen_is_taken_down_at_the_host_it_names() {
     let named = DidDocument { pds: Some(host(7)), ..(*document(&did(0))).clone() };
     let identity = |known| Identity { known, fetched_at_micros: 5 };
     world.docket.answer(Answer::Identity(party.clone(), identity(Ok(Arc::new(named)))), world.now, &mut world.judge);
+    world.after();
     world.finish();
     let state = world.store[&did(0)].clone();
     assert_eq!((&state.host, state.local, state.head), (&host(7), LocalStatus::TakenDown, None));
@@ -670,4 +730,86 @@ fn an_account_without_an_identity_can_not_be_taken_down() {
         assert_eq!(world.ends.0.lock().unwrap().pop().unwrap().1, Err(expected));
     }
     assert_eq!(world.log.len(), 0);
+}
+
+#[test]
+fn a_host_has_no_more_accounts_than_it_may_and_the_next_event_heals() {
+    let mut world = World::new(limits());
+    world.judge.accounts_max = Some(1);
+    for account in 0..3 {
+        let identity = Identity { known: Ok(document(&did(account))), fetched_at_micros: 5 };
+        world.judge.cached.insert(did(account), identity);
+        world.take(&good(account, 0), account as u64 + 1);
+        world.finish();
+    }
+    let state = |world: &World, account| (world.store[&did(account)].local, world.store[&did(account)].head);
+    assert_eq!(world.logged(), [1]);
+    assert_eq!(state(&world, 1), (LocalStatus::Throttled, None));
+    let told_of = |world: &World| world.log.iter().filter_map(told).collect::<Vec<_>>();
+    let throttled = AccountStatus::Throttled { active: false };
+    // The scripted host calls its accounts deactivated.
+    assert_eq!(told_of(&world), [AccountStatus::Deactivated, throttled, throttled]);
+
+    // Marked once; the same frame again is not a repeat, since it was not taken.
+    for seq in [2, 4] {
+        world.take(&good(1, 0), seq);
+        world.finish();
+    }
+    assert_eq!(told_of(&world).len(), 3);
+    let refused = |world: &World| {
+        let is_throttled = |outcome: &Outcome| matches!(outcome, Outcome::Refused(refusal) if refusal.reason == Reason::AccountThrottled);
+        world.judge.settled.iter().filter(|(.., outcome)| is_throttled(outcome)).count()
+    };
+    assert_eq!(refused(&world), 4);
+
+    world.judge.accounts_max = Some(2);
+    for (account, seq) in [(1, 5), (2, 6), (1, 7)] {
+        world.take(&good(account, 0), seq);
+        world.finish();
+    }
+    assert_eq!(world.logged(), [1, 5, 7]);
+    assert_eq!(told_of(&world)[3..], [AccountStatus::Deactivated], "told that it is back, before its commit");
+    assert_eq!(state(&world, 2).0, LocalStatus::Throttled);
+
+    // One that is taken down keeps its place, and without a limit there is one for everybody.
+    world.command(did(1), Action::Takedown);
+    world.finish();
+    world.take(&good(2, 0), 8);
+    world.judge.accounts_max = None;
+    world.take(&good(2, 0), 9);
+    world.finish();
+    assert_eq!(world.logged(), [1, 5, 7, 9]);
+    assert_eq!(world.docket.places.standing(&host(0)), Some(Standing { taken: 3, throttled: 0 }));
+    check_what_is_told(&world.log);
+}
+
+#[test]
+fn an_account_that_moves_frees_its_place_and_is_throttled_where_there_is_none() {
+    let mut world = World::new(limits());
+    world.judge.accounts_max = Some(1);
+    let named = |host| DidDocument { pds: Some(host), ..(*document(&did(0))).clone() };
+    for (account, of) in [(0, 0), (1, 1)] {
+        world.take(&good(account, of), account as u64 + 1);
+        world.finish();
+    }
+    assert_eq!(world.logged(), [1, 2]);
+    // Account 0 moves to the other host, which is full, then that host's own account moves away.
+    let identity = Identity { known: Ok(Arc::new(named(host(1)))), fetched_at_micros: 1 << 60 };
+    world.judge.cached.insert(did(0), identity);
+    world.judge.natures.clear();
+    let moves = Script { host: 1, ..good(0, 1) };
+    world.docket.limits.status_micros = 0;
+    world.take(&moves, 3);
+    world.finish();
+    let standing = |world: &World, n| world.docket.places.standing(&host(n)).map(|now| (now.taken, now.throttled));
+    assert_eq!(world.store[&did(0)].host, host(1));
+    assert_eq!(world.store[&did(0)].local, LocalStatus::Throttled);
+    assert_eq!(standing(&world, 1), Some((1, 1)));
+    world.take(&good(1, 0), 4);
+    world.finish();
+    assert_eq!(world.store[&did(1)].host, host(0), "there is a place since account 0 left");
+    world.take(&moves, 5);
+    world.finish();
+    assert_eq!((world.store[&did(0)].local, world.store[&did(0)].upstream_seq), (LocalStatus::None, 5));
+    assert_eq!(standing(&world, 1), Some((1, 0)));
 }

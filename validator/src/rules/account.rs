@@ -8,6 +8,7 @@ use crate::verdict::Accept;
 /// out may have none.
 pub(super) fn judge(event: &AccountEvent<'_>, context: &Context<'_>) -> Result<Accept, Stop> {
     context.comes_from_the_accounts_host()?;
+    context.has_a_place()?;
     let upstream = AccountStatus::from_event(event.active, event.status);
     Ok(context.accept(context.head().copied(), upstream))
 }

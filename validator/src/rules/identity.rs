@@ -8,5 +8,6 @@ pub(super) fn judge(context: &Context<'_>) -> Result<Accept, Stop> {
     if !was_host {
         context.comes_from_the_accounts_host()?;
     }
+    context.has_a_place()?;
     Ok(context.accept(context.head().copied(), context.upstream()))
 }

@@ -57,6 +57,20 @@ pub struct Context<'a> {
     pub identity_is_fresh: bool,
     /// Whether the state's `upstream` was asked of the host because of this very event.
     pub status_is_fresh: bool,
+    /// Whether the host has a place for the account.
+    pub room: Room,
+}
+
+/// Whether a host has a place for an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It has, or the account has one already.
+    Free,
+    /// It has not.
+    Full {
+        /// How many accounts are relayed of it.
+        accounts_max: u64,
+    },
 }
 
 /// Judges one event of an account whose identity is known; the others are for [`judge_absent`].
@@ -172,14 +186,22 @@ impl Context<'_> {
 
     /// Row 7: the account may change its repo. Our own takedown is not for the host to lift.
     fn account_is_active(&self) -> Result<(), Stop> {
+        self.has_a_place()?;
         match self.state {
-            Some(RepoState { local: LocalStatus::TakenDown | LocalStatus::Throttled, .. }) => {
-                Err(Stop::Refuse(finding::taken_down()))
-            }
+            Some(RepoState { local: LocalStatus::TakenDown, .. }) => Err(Stop::Refuse(finding::taken_down())),
             Some(state) if !state.upstream.is_active() => {
                 Err(Stop::UnlessStatusIsStale(finding::inactive(state.upstream)))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Row 7 too: the host has a place for the account. Asked of every kind of event: nothing of an account without a
+    /// place is passed on.
+    fn has_a_place(&self) -> Result<(), Stop> {
+        match self.room {
+            Room::Free => Ok(()),
+            Room::Full { accounts_max } => Err(Stop::Refuse(finding::throttled(self.host, accounts_max))),
         }
     }
 
@@ -191,7 +213,11 @@ impl Context<'_> {
             upstream_seq: self.upstream_seq,
             head,
             upstream,
-            local: self.state.map_or(LocalStatus::None, |state| state.local),
+            local: match self.state.map(|state| state.local) {
+                Some(LocalStatus::TakenDown) => LocalStatus::TakenDown,
+                // There is a place for it by now.
+                Some(LocalStatus::Throttled) | Some(LocalStatus::None) | None => LocalStatus::None,
+            },
         };
         Accept { state, discontinuous: false }
     }

@@ -11,7 +11,7 @@ use loadtest::scenario::Author;
 use runtime::clock::Clock;
 use storage::repos::RepoState;
 use validator::{
-    rules::{Context, judge},
+    rules::{Context, Room, judge},
     verdict::{Reason, Refusal, Verdict},
 };
 
@@ -83,6 +83,7 @@ impl Account {
                 identity_fetched_at_micros: now_micros,
                 identity_is_fresh: true,
                 status_is_fresh: true,
+                room: Room::Free,
             },
         );
         match verdict {

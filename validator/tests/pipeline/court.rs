@@ -28,6 +28,7 @@ use runtime::{
 use storage::{
     Stores,
     intake::{RawFrame, Receipts},
+    limits::{Limits, Rules},
     memory,
     refusal::Refusals,
     seq::Seq,
@@ -170,6 +171,7 @@ impl Court {
 
     fn open_all(network: &Network, stores: Stores, edit: impl FnOnce(&mut validator::Config)) -> Court {
         let lag = Duration::from_millis(20);
+        let limits = Limits::new(Rules::default(), true);
         let (registry, clock, shutdown) = (Registry::new(), Clock::system(), CancellationToken::new());
         let egress = Egress::new(Policy { allow_local: true, ..Policy::default() });
         let mut names = identity::Config::new(Url::parse(network.plc_url()).unwrap());
@@ -181,7 +183,7 @@ impl Court {
         let mut config = validator::Config { replica_lag: lag, ..validator::Config::default() };
         edit(&mut config);
         let refusals = Arc::new(Refusals::default());
-        let parts = Parts { stores: stores.clone(), resolver, egress, refusals: Arc::clone(&refusals), clock };
+        let parts = Parts { stores: stores.clone(), resolver, egress, limits, refusals: Arc::clone(&refusals), clock };
         let validator = Validator::build(config, parts, &registry).unwrap();
         let stop = shutdown.clone();
         let (mut lanes, mut loops) = (JoinSet::new(), JoinSet::new());

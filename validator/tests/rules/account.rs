@@ -6,7 +6,10 @@ use atproto::{
     syntax::HostName,
 };
 use storage::repos::{AccountStatus, LocalStatus, RepoState};
-use validator::verdict::{Accept, Reason, Verdict};
+use validator::{
+    rules::Room,
+    verdict::{Accept, Reason, Verdict},
+};
 
 use crate::world::{World, assert_refused};
 
@@ -46,6 +49,8 @@ fn an_account_event_sets_the_status_at_the_host_alone() {
                 // An account on its way out may have no key, and one that is gone asks nobody.
                 world.identity.signing_key = None;
                 world.status_is_fresh = false;
+                // An event that is accepted has a place.
+                let local = if local == LocalStatus::Throttled { LocalStatus::None } else { local };
                 let expected = RepoState { upstream, local, ..world.state_with(world.head()) };
                 assert_eq!(account(&world, active, status), accepted(expected), "{status:?}");
             }
@@ -126,4 +131,21 @@ fn an_event_that_comes_again_is_a_repeat() {
     assert_eq!(identity(&world), Verdict::Repeat);
     world.host_epoch += 1;
     assert_eq!(identity(&world), accepted(world.state_with(world.head())));
+}
+
+#[test]
+fn nothing_of_an_account_without_a_place_passes_but_the_host_is_looked_at_first() {
+    let mut world = World::new(Curve::K256);
+    world.room = Room::Full { accounts_max: 5 };
+    world.state_mut().local = LocalStatus::Throttled;
+    let commit = world.commit();
+    for verdict in [account(&world, true, None), identity(&world), world.judge_commit(&commit)] {
+        assert_eq!(verdict.reason(), Some(Reason::AccountThrottled));
+    }
+    world.state = None;
+    assert_eq!(world.judge_commit(&commit).reason(), Some(Reason::AccountThrottled));
+    world.identity.pds = HostName::parse("new.example").ok();
+    for verdict in [account(&world, true, None), identity(&world), world.judge_commit(&commit)] {
+        assert_eq!(verdict.reason(), Some(Reason::WrongHost));
+    }
 }

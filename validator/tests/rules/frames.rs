@@ -13,7 +13,7 @@ use data_encoding::BASE64_NOPAD;
 use serde_json::Value;
 use storage::repos::RepoState;
 use validator::{
-    rules::{Context, judge},
+    rules::{Context, Room, judge},
     verdict::{Reason, Verdict},
 };
 
@@ -50,6 +50,7 @@ impl Judge {
             identity_fetched_at_micros: 0,
             identity_is_fresh: true,
             status_is_fresh: true,
+            room: Room::Free,
         };
         let verdict = judge(event, &context);
         if let Verdict::Accept(accept) = &verdict {

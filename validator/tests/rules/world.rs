@@ -18,7 +18,7 @@ use storage::{
     repos::{AccountStatus, Head, LocalStatus, RepoState},
 };
 use validator::{
-    rules::{Context, judge},
+    rules::{Context, Room, judge},
     verdict::{Reason, Verdict},
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct World {
     pub(crate) upstream_seq: u64,
     pub(crate) identity_is_fresh: bool,
     pub(crate) status_is_fresh: bool,
+    pub(crate) room: Room,
     pub(crate) tree: Tree,
     pub(crate) records: BTreeMap<String, Cid>,
 }
@@ -128,6 +129,7 @@ impl World {
             upstream_seq: 101,
             identity_is_fresh: true,
             status_is_fresh: true,
+            room: Room::Free,
             tree,
             records,
         }
@@ -232,6 +234,7 @@ impl World {
             identity_fetched_at_micros: NOW_MICROS - 61_000_000,
             identity_is_fresh: self.identity_is_fresh,
             status_is_fresh: self.status_is_fresh,
+            room: self.room,
         };
         judge(event, &context)
     }
