@@ -76,6 +76,7 @@ fn mistakes_name_the_flag_and_what_to_do() {
         (&["--workers", "none"], &["--workers", "whole number"]),
         (&["--subscribers-max", "0"], &["--subscribers-max", "from 1"]),
         (&["--admin-password-file", "/nonexistent"], &["--admin-password-file", "No such file"]),
+        (&["--admin-token-file", "/nonexistent"], &["--admin-token-file", "No such file"]),
         (&["--log-format", "xml"], &["--log-format", "json"]),
         (&["--no-such-flag"], &["--no-such-flag", "--help"]),
     ] {
@@ -173,10 +174,87 @@ fn verify_judges_files_in_their_order() {
     assert!(said.contains("/nonexistent"), "{said}");
 }
 
+#[test]
+fn a_running_relay_is_administered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let password = file("password", "hunter2\n");
+    let tokens = file("tokens", "# who may\nalice: 0123456789abcdef\n");
+    let keys = ["--admin-password-file", &password, "--admin-token-file", &tokens];
+    let running = Running::start(&folder.path().join("data"), &[&["--dev"], &keys[..]].concat());
+    let admin = |args: &[&str], environment: &[(&str, &str)]| {
+        let mut command = mainstem(&["admin"]);
+        command.env("MAINSTEM_ADMIN_URL", format!("http://{}", running.private)).envs(environment.iter().copied());
+        output(command.args(args))
+    };
+    let with_password = [("MAINSTEM_ADMIN_PASSWORD_FILE", &*password)];
+
+    // What is wrong is said, with what to do, and the exit code tells which kind of wrong it is.
+    let wrong = file("wrong", "hunter3");
+    let public = format!("http://{}", running.public);
+    for (args, environment, code, says) in [
+        (&["hosts", "list"][..], &[][..], 2, "--password-file"),
+        (&["hosts", "list", "--password-file", "/nonexistent"], &[], 2, "/nonexistent"),
+        (&["hosts", "list", "--status", "dead"], &with_password, 2, "offline"),
+        (&["hosts"], &with_password, 2, "unban"),
+        (&["hosts", "list", "--url", "ftp://x"], &with_password, 2, "http://127.0.0.1:2471"),
+        (&["hosts", "list", "--url", "127.0.0.1:9"], &with_password, 3, "--admin-bind"),
+        (&["hosts", "list", "--url", &public], &with_password, 3, "not of its --bind"),
+        (&["hosts", "list", "--password-file", &wrong], &[], 4, "wrong"),
+        (&["hosts", "list"], &[("MAINSTEM_ADMIN_TOKEN", "0123456789abcdeF")], 4, "wrong"),
+        (&["hosts", "show", "localhost:9"], &with_password, 1, "not known"),
+        (&["accounts", "show", "alice"], &with_password, 1, "not a DID"),
+        (&["subscribers", "disconnect", "1"], &with_password, 1, "not connected"),
+    ] {
+        let (was, said, error) = admin(args, environment);
+        assert_eq!((was, &*said), (Some(code), ""), "{args:?}: {error}");
+        assert!(error.contains(says), "{args:?} does not say {says:?}: {error}");
+    }
+
+    // Each kind of key lets in, and what it changes is recorded under its name.
+    for (key, value, host) in [
+        ("MAINSTEM_ADMIN_PASSWORD_FILE", &*password, "localhost:9"),
+        ("MAINSTEM_ADMIN_PASSWORD", "hunter2", "localhost:10"),
+        ("MAINSTEM_ADMIN_TOKEN_FILE", &*tokens, "localhost:11"),
+        ("MAINSTEM_ADMIN_TOKEN", "0123456789abcdef", "localhost:12"),
+    ] {
+        let (code, said, error) = admin(&["hosts", "ban", host], &[(key, value)]);
+        assert_eq!(code, Some(0), "{key}: {error}");
+        assert!(said.contains(host) && said.contains("banned"), "{said}");
+    }
+    let (_, said, _) = admin(&["hosts", "list", "--status", "banned"], &with_password);
+    let hosts: Vec<_> = said.lines().skip(1).map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(hosts, ["localhost:10", "localhost:11", "localhost:12", "localhost:9"]);
+    let (_, said, _) = admin(&["--json", "hosts", "list"], &with_password);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["hosts"][3]["hostname"], "localhost:9");
+    let (_, said, _) = admin(&["audit", "--limit", "3"], &with_password);
+    let rows: Vec<Vec<_>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..3], ["ID", "WHEN", "WHO"]);
+    for (row, (who, host)) in
+        rows[1..].iter().zip([("alice", "localhost:12"), ("alice", "localhost:11"), ("admin", "localhost:10")])
+    {
+        assert_eq!((row[2], row[4], row[5], row[6]), (who, "banHost", host, "done"), "{said}");
+    }
+    assert!(said.contains("mainstem admin audit --before"), "{said}");
+
+    let without = Running::start(&folder.path().join("without"), &["--dev"]);
+    let url = format!("http://{}", without.private);
+    let (code, _, error) = admin(&["hosts", "list", "--url", &url], &with_password);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("--admin-password-file"), "{error}");
+    assert_eq!((running.terminate(), without.terminate()), (Some(0), Some(0)));
+}
+
 /// A relay that was started; killed with its value.
 struct Running {
     child: Child,
     public: String,
+    private: String,
     /// Kept open, so that its logs have somewhere to go.
     stderr: Option<std::thread::JoinHandle<()>>,
 }
@@ -187,16 +265,16 @@ impl Running {
         command.args(args).arg("--data-dir").arg(folder).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let public = loop {
+        let (public, private) = loop {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
             let line: serde_json::Value = serde_json::from_str(&line).expect("logs are JSON where no terminal is");
             if line["message"] == "listening" {
-                break line["public"].as_str().unwrap().to_owned();
+                break (line["public"].as_str().unwrap().to_owned(), line["private"].as_str().unwrap().to_owned());
             }
         };
         let stderr = std::thread::spawn(move || drain(log));
-        Running { child, public, stderr: Some(stderr) }
+        Running { child, public, private, stderr: Some(stderr) }
     }
 
     /// Sends SIGTERM and gives the exit code.

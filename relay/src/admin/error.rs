@@ -8,6 +8,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
+use storage::hosts::Domain;
 
 use crate::in_one_line;
 
@@ -60,6 +61,20 @@ pub(super) enum Error {
         /// Why not.
         why: String,
     },
+    /// The domain is not banned.
+    #[error("domain {domain} is not banned; mainstem admin domains list, or /admin/domain-bans, tells which are")]
+    DomainNotBanned {
+        /// What was asked for.
+        domain: Domain,
+    },
+    /// A host can be rewound to what was read of it, not beyond.
+    #[error("{}", ahead(*to, *cursor))]
+    RewindAhead {
+        /// The seq that was asked for.
+        to: u64,
+        /// How far the host is read.
+        cursor: Option<u64>,
+    },
     /// No such subscriber is connected.
     #[error("subscriber {id} is not connected")]
     SubscriberNotFound {
@@ -83,12 +98,28 @@ pub(super) enum Error {
         /// The limit.
         limit: usize,
     },
+    /// As many domains are banned as may be.
+    #[error("{limit} domains are banned, which is the limit")]
+    TooManyBans {
+        /// The limit.
+        limit: usize,
+    },
     /// The change could not be recorded beforehand, and was not made.
     #[error("the change was not made, because the record of changes (admin.jsonl) can't be written; see the log")]
     NotRecorded,
     /// A fault of ours.
     #[error("internal error; see the log")]
     Internal,
+}
+
+/// How far a host can be rewound.
+fn ahead(to: u64, cursor: Option<u64>) -> String {
+    match cursor {
+        Some(cursor) => {
+            format!("the host is read up to seq {cursor}; it can't be rewound to {to}, which is ahead of that")
+        }
+        None => "the host was never read; there is nothing to rewind".to_owned(),
+    }
 }
 
 /// `; did you mean A or B?`
@@ -115,12 +146,15 @@ impl Error {
             | Error::NotFound
             | Error::HostNotFound { .. }
             | Error::AccountNotFound { .. }
+            | Error::DomainNotBanned { .. }
             | Error::SubscriberNotFound { .. } => StatusCode::NOT_FOUND,
-            Error::AccountDeclined { .. } => StatusCode::CONFLICT,
+            Error::AccountDeclined { .. } | Error::RewindAhead { .. } => StatusCode::CONFLICT,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::NoAnswer { .. } | Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Error::TooManyHosts { .. } | Error::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
+            Error::TooManyHosts { .. } | Error::TooManyBans { .. } | Error::NotRecorded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -137,11 +171,14 @@ impl Error {
             Error::MethodNotAllowed => "MethodNotAllowed",
             Error::HostNotFound { .. } => "HostNotFound",
             Error::AccountNotFound { .. } => "AccountNotFound",
+            Error::DomainNotBanned { .. } => "DomainNotBanned",
+            Error::RewindAhead { .. } => "RewindAhead",
             Error::AccountDeclined { .. } => "AccountDeclined",
             Error::SubscriberNotFound { .. } => "SubscriberNotFound",
             Error::NoAnswer { .. } => "NoAnswer",
             Error::Timeout => "Timeout",
             Error::TooManyHosts { .. } => "TooManyHosts",
+            Error::TooManyBans { .. } => "TooManyBans",
             Error::NotRecorded => "NotRecorded",
             Error::Internal => "InternalError",
         }
@@ -159,10 +196,9 @@ impl From<crawler::Error> for Error {
     fn from(error: crawler::Error) -> Error {
         match error {
             crawler::Error::Full { limit } => Error::TooManyHosts { limit },
-            crawler::Error::UnknownHost(name) => Error::HostNotFound { hostname: name, near: Vec::new() },
-            crawler::Error::RewindAhead { .. } | crawler::Error::TooManyBans { .. } => {
-                Error::invalid(error.to_string())
-            }
+            crawler::Error::TooManyBans { limit } => Error::TooManyBans { limit },
+            crawler::Error::RewindAhead { to, cursor } => Error::RewindAhead { to, cursor },
+            crawler::Error::UnknownHost(hostname) => Error::HostNotFound { hostname, near: Vec::new() },
             crawler::Error::Store { .. } | crawler::Error::Metrics(_) => {
                 tracing::warn!(error = in_one_line(&error), "administration failed at the crawler");
                 Error::Internal
@@ -191,10 +227,13 @@ impl IntoResponse for Error {
             | Error::HostNotFound { .. }
             | Error::AccountNotFound { .. }
             | Error::AccountDeclined { .. }
+            | Error::DomainNotBanned { .. }
+            | Error::RewindAhead { .. }
             | Error::SubscriberNotFound { .. }
             | Error::NoAnswer { .. }
             | Error::Timeout
             | Error::TooManyHosts { .. }
+            | Error::TooManyBans { .. }
             | Error::NotRecorded
             | Error::Internal => {}
         }

@@ -99,6 +99,25 @@ pub(super) async fn add(
     Ok((status, view(&app, &name).await?))
 }
 
+/// The body of `POST /admin/hosts/{hostname}/rewind`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewind {
+    to: Option<u64>,
+}
+
+/// `POST /admin/hosts/{hostname}/rewind {"to"?: SEQ}`: reads it again after that seq, or from its oldest event.
+pub(super) async fn rewind(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<HostView>, Error> {
+    let name = known_host(&app, &name)?.name;
+    let Rewind { to } = body(&bytes, "{\"to\": 1234}")?;
+    app.hosts.rewind(&name, to).await?;
+    view(&app, &name).await
+}
+
 /// `PUT /admin/hosts/{hostname}/ban`: it is not read until the ban is lifted. It need not be known.
 pub(super) async fn ban(State(app): State<App>, Path(name): Path<String>) -> Result<Json<HostView>, Error> {
     let name = allowed(&app, &name)?;
@@ -113,7 +132,7 @@ pub(super) async fn unban(State(app): State<App>, Path(name): Path<String>) -> R
     let name = known_host(&app, &name)?.name;
     app.hosts.unban(&name).await?;
     let mut host = app.hosts.host(&name).ok_or(Error::Internal)?;
-    if host.status == HostStatus::Banned {
+    if host.status == HostStatus::Banned && host.banned_by.is_none() {
         // Its task has not heard of it yet.
         host.status = HostStatus::Idle;
     }

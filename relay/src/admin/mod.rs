@@ -9,12 +9,15 @@ mod attempts;
 pub mod audit;
 mod auth;
 mod changes;
+mod domains;
 mod error;
 mod hosts;
 mod input;
+mod limits;
 mod metrics;
 pub mod readiness;
 mod record;
+mod request_crawl;
 mod routes;
 mod subscribers;
 

@@ -5,7 +5,7 @@ use axum::{
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, delete, get, post, put},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use http::{Method, header};
 
@@ -13,12 +13,12 @@ use super::{
     REQUEST_MAX, accounts,
     audit::Audit,
     auth::{self, Keys},
-    changes,
+    changes, domains,
     error::Error,
-    hosts,
+    hosts, limits,
     metrics::Metrics,
     record::{self, Recorder},
-    subscribers,
+    request_crawl, subscribers,
 };
 use crate::app::App;
 
@@ -56,14 +56,23 @@ pub(super) fn routes() -> Vec<Route> {
         read("/hosts", "listHosts", get(hosts::list)),
         read("/hosts/{hostname}", "showHost", get(hosts::show)),
         change(Method::PUT, "/hosts/{hostname}", "addHost", put(hosts::add)),
+        change(Method::POST, "/hosts/{hostname}/rewind", "rewindHost", post(hosts::rewind)),
         change(Method::PUT, "/hosts/{hostname}/ban", "banHost", put(hosts::ban)),
         change(Method::DELETE, "/hosts/{hostname}/ban", "unbanHost", delete(hosts::unban)),
+        read("/hosts/{hostname}/limits", "showLimits", get(limits::show)),
+        change(Method::PUT, "/hosts/{hostname}/limits", "setLimits", put(limits::set)),
+        change(Method::DELETE, "/hosts/{hostname}/limits", "clearLimits", delete(limits::clear)),
+        read("/domain-bans", "listDomainBans", get(domains::list)),
+        change(Method::PUT, "/domain-bans/{domain}", "banDomain", put(domains::ban)),
+        change(Method::DELETE, "/domain-bans/{domain}", "unbanDomain", delete(domains::unban)),
         read("/accounts/{did}", "showAccount", get(accounts::show)),
         change(Method::PUT, "/accounts/{did}/takedown", "takedownAccount", put(accounts::takedown)),
         change(Method::DELETE, "/accounts/{did}/takedown", "restoreAccount", delete(accounts::restore)),
         change(Method::POST, "/accounts/{did}/re-resolve", "reResolveAccount", post(accounts::re_resolve)),
         read("/subscribers", "listSubscribers", get(subscribers::list)),
         change(Method::DELETE, "/subscribers/{id}", "disconnectSubscriber", delete(subscribers::disconnect)),
+        read("/request-crawl", "showRequestCrawl", get(request_crawl::show)),
+        change(Method::PATCH, "/request-crawl", "setRequestCrawl", patch(request_crawl::change)),
         read("/audit", "listChanges", get(changes::list)),
     ]
 }

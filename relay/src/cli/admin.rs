@@ -9,9 +9,12 @@ Examples:
   export MAINSTEM_ADMIN_PASSWORD_FILE=/etc/mainstem/password
   mainstem admin hosts list --status offline       which hosts can't be reached
   mainstem admin hosts show pds.example.com        why a host is stuck, and what was refused of it
+  mainstem admin hosts limits pds.example.com --accounts-max 50000
+                                                   room for more accounts, at once
   mainstem admin accounts show did:plc:…           what is known of an account, and who says so
   mainstem admin accounts takedown did:plc:…       nothing of it is served any more
   mainstem admin subscribers list --json | jq .    for programs
+  mainstem admin request-crawl off                 nobody can add hosts by asking
   mainstem admin audit                             who changed what
 
 The relay has administration on where it was started with --admin-password-file or --admin-token-file.
@@ -72,15 +75,21 @@ pub struct RelayArgs {
 /// What is looked at or changed.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Hosts (PDSs): list, show, add, ban, unban
+    /// Hosts (PDSs): list, show, add, rewind, ban, unban, limits
     #[command(subcommand)]
     Hosts(HostsCommand),
+    /// Domains whose hosts are not read: list, ban, unban
+    #[command(subcommand)]
+    Domains(DomainsCommand),
     /// Accounts: show, takedown, restore, re-resolve
     #[command(subcommand)]
     Accounts(AccountsCommand),
     /// Who reads the firehose: list, disconnect
     #[command(subcommand)]
     Subscribers(SubscribersCommand),
+    /// Who may have hosts crawled by asking (requestCrawl): show, on, off, quota
+    #[command(subcommand)]
+    RequestCrawl(RequestCrawlCommand),
     /// What was changed, when and by whom, the newest first
     Audit {
         /// How many changes
@@ -117,6 +126,14 @@ pub enum HostsCommand {
         #[arg(long, value_enum)]
         from: Option<From>,
     },
+    /// Read a host again: what was refused is judged anew, what was accepted is known as a repeat
+    Rewind {
+        /// The host: pds.example.com, localhost:2583
+        host: String,
+        /// The host's seq after which to begin [default: its oldest event]
+        #[arg(long, value_name = "SEQ")]
+        to: Option<u64>,
+    },
     /// Read a host no more, until the ban is lifted; it need not be known
     Ban {
         /// The host: pds.example.com, localhost:2583
@@ -126,6 +143,100 @@ pub enum HostsCommand {
     Unban {
         /// The host: pds.example.com, localhost:2583
         host: String,
+    },
+    /// What a host may send, and which rule says so; with flags, an exception for this host alone
+    #[command(after_help = LIMITS)]
+    Limits(LimitsArgs),
+}
+
+const LIMITS: &str = "\
+Examples:
+  mainstem admin hosts limits pds.example.com                        what is in force
+  mainstem admin hosts limits pds.example.com --accounts-max 50000   an exception; it holds at once
+  mainstem admin hosts limits pds.example.com --clear                as the rules say again
+
+The flags together are the host's exception, and take the place of the one before.
+Over a rate a host is read more slowly, and nothing is lost.";
+
+/// Arguments of `hosts limits`.
+#[derive(Args, Clone, Debug)]
+pub struct LimitsArgs {
+    /// The host: pds.example.com, localhost:2583
+    pub host: String,
+    /// Events a second: a number, or unlimited
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub events_per_second: Option<Limit>,
+    /// Events an hour: a number, or unlimited
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub events_per_hour: Option<Limit>,
+    /// Events a day: a number, or unlimited
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub events_per_day: Option<Limit>,
+    /// Bytes a second: a number, or unlimited
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub bytes_per_second: Option<Limit>,
+    /// Accounts: a number, or unlimited; more are throttled until it is raised
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub accounts_max: Option<Limit>,
+    /// Take the exception back
+    #[arg(
+        long,
+        conflicts_with_all = ["events_per_second", "events_per_hour", "events_per_day", "bytes_per_second", "accounts_max"]
+    )]
+    pub clear: bool,
+}
+
+/// A limit as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// No limit.
+    Unlimited,
+    /// At most so many.
+    AtMost(u64),
+}
+
+fn limit(text: &str) -> Result<Limit, &'static str> {
+    match (text, text.replace(['_', ','], "").parse()) {
+        ("unlimited", _) => Ok(Limit::Unlimited),
+        (_, Ok(number)) => Ok(Limit::AtMost(number)),
+        (_, Err(_)) => Err("write a whole number, or unlimited"),
+    }
+}
+
+/// Domains.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DomainsCommand {
+    /// Banned domains
+    List,
+    /// Read no host of a domain any more, known or not: example.com covers everything below it
+    Ban {
+        /// The domain: example.com
+        domain: String,
+    },
+    /// Take a ban of a domain back; hosts that are banned themselves stay so
+    Unban {
+        /// The domain: example.com
+        domain: String,
+    },
+}
+
+/// Requests to be crawled.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RequestCrawlCommand {
+    /// Whether requests are taken, the quota, and how much of it is used
+    Show,
+    /// Take requests for hosts that are not known
+    On,
+    /// Take no requests for hosts that are not known; known ones are read on
+    Off,
+    /// Set how many hosts requests may add in a day
+    Quota {
+        /// Hosts in any 24 hours
+        #[arg(value_name = "HOSTS_PER_DAY", required_unless_present = "per_domain")]
+        per_day: Option<u32>,
+        /// Hosts of one registrable domain in any 24 hours
+        #[arg(long, value_name = "HOSTS_PER_DAY")]
+        per_domain: Option<u32>,
     },
 }
 

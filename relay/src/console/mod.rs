@@ -12,11 +12,14 @@ use std::{
 };
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub use self::client::Error;
 use self::client::{Ask, Client};
-use crate::cli::admin::{AccountsCommand, AdminArgs, AdminCommand, From, HostStatus, HostsCommand, SubscribersCommand};
+use crate::cli::admin::{
+    AccountsCommand, AdminArgs, AdminCommand, DomainsCommand, From, HostStatus, HostsCommand, Limit, LimitsArgs,
+    RequestCrawlCommand, SubscribersCommand,
+};
 
 /// How an answer is said to people.
 type Say = fn(&Value) -> String;
@@ -41,6 +44,8 @@ async fn answer(args: &AdminArgs) -> Result<(Value, Say), Error> {
     let client = Client::new(&args.relay)?;
     match &args.command {
         AdminCommand::Hosts(command) => hosts(&client, command).await,
+        AdminCommand::Domains(command) => domains(&client, command).await,
+        AdminCommand::RequestCrawl(command) => request_crawl(&client, command).await,
         AdminCommand::Accounts(command) => accounts(&client, command).await,
         AdminCommand::Subscribers(SubscribersCommand::List) => {
             Ok((client.get(&["subscribers"], Vec::new()).await?, say::subscribers))
@@ -73,11 +78,68 @@ async fn hosts(client: &Client, command: &HostsCommand) -> Result<(Value, Say), 
             });
             Ok((client.change(Method::PUT, &["hosts", host], body).await?, say::host))
         }
+        HostsCommand::Rewind { host, to } => {
+            let body = to.map(|to| json!({ "to": to }));
+            Ok((client.change(Method::POST, &["hosts", host, "rewind"], body).await?, say::host))
+        }
+        HostsCommand::Limits(args) => limits(client, args).await,
         HostsCommand::Ban { host } => Ok((client.change(Method::PUT, &["hosts", host, "ban"], None).await?, say::host)),
         HostsCommand::Unban { host } => {
             Ok((client.change(Method::DELETE, &["hosts", host, "ban"], None).await?, say::host))
         }
     }
+}
+
+async fn limits(client: &Client, args: &LimitsArgs) -> Result<(Value, Say), Error> {
+    let path = ["hosts", &args.host, "limits"];
+    let mut exception = Map::new();
+    for (name, limit) in [
+        ("eventsPerSecond", args.events_per_second),
+        ("eventsPerHour", args.events_per_hour),
+        ("eventsPerDay", args.events_per_day),
+        ("bytesPerSecond", args.bytes_per_second),
+        ("accountsMax", args.accounts_max),
+    ] {
+        exception.extend(limit.map(|limit| match limit {
+            Limit::Unlimited => (name.to_owned(), json!("unlimited")),
+            Limit::AtMost(number) => (name.to_owned(), json!(number)),
+        }));
+    }
+    let answer = match (args.clear, exception.is_empty()) {
+        (true, _) => client.change(Method::DELETE, &path, None).await?,
+        (false, true) => client.get(&path, Vec::new()).await?,
+        (false, false) => client.change(Method::PUT, &path, Some(exception.into())).await?,
+    };
+    Ok((answer, say::limits))
+}
+
+async fn domains(client: &Client, command: &DomainsCommand) -> Result<(Value, Say), Error> {
+    match command {
+        DomainsCommand::List => Ok((client.get(&["domain-bans"], Vec::new()).await?, say::domains)),
+        DomainsCommand::Ban { domain } => {
+            Ok((client.change(Method::PUT, &["domain-bans", domain], None).await?, say::domain_banned))
+        }
+        DomainsCommand::Unban { domain } => {
+            Ok((client.change(Method::DELETE, &["domain-bans", domain], None).await?, say::domain_unbanned))
+        }
+    }
+}
+
+async fn request_crawl(client: &Client, command: &RequestCrawlCommand) -> Result<(Value, Say), Error> {
+    let body = match command {
+        RequestCrawlCommand::Show => {
+            return Ok((client.get(&["request-crawl"], Vec::new()).await?, say::request_crawl));
+        }
+        RequestCrawlCommand::On => json!({ "accepted": true }),
+        RequestCrawlCommand::Off => json!({ "accepted": false }),
+        RequestCrawlCommand::Quota { per_day, per_domain } => {
+            let mut quota = Map::new();
+            quota.extend(per_day.map(|number| ("newHostsPerDay".to_owned(), number.into())));
+            quota.extend(per_domain.map(|number| ("newHostsPerDayAndDomain".to_owned(), number.into())));
+            quota.into()
+        }
+    };
+    Ok((client.change(Method::PATCH, &["request-crawl"], Some(body)).await?, say::request_crawl))
 }
 
 async fn accounts(client: &Client, command: &AccountsCommand) -> Result<(Value, Say), Error> {

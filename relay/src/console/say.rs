@@ -14,14 +14,14 @@ pub(super) fn hosts(answer: &Value) -> String {
         ("ACCOUNTS", Right),
         ("EVENTS/S", Right),
         ("SEQ", Right),
-        ("REFUSED", Right),
+        ("REFUSED/DAY", Right),
         ("CONNECTED", Right),
         ("NEXT TRY", Right),
         ("LAST END", Left),
     ]);
     let rows = items(answer, "hosts");
     for host in rows {
-        let refused: u64 = items(host, "refused").iter().filter_map(|refused| refused["count"].as_u64()).sum();
+        let refused: u64 = items(host, "refused").iter().filter_map(|refused| refused["lastDay"].as_u64()).sum();
         table.row(vec![
             text(&host["hostname"]),
             text(&host["status"]),
@@ -41,20 +41,20 @@ pub(super) fn hosts(answer: &Value) -> String {
 }
 
 pub(super) fn host(host: &Value) -> String {
-    let said = |before: &str, value: String| if value.is_empty() { value } else { format!("{before}{value}") };
     let last_end = match &host["lastEnd"] {
         Value::Null => String::new(),
         end => format!("{}, {}: {}", time(&end["atMicros"]), text(&end["cause"]), text(&end["detail"])),
     };
-    let connection = match (host["connectedForS"].is_null(), host["nextTryInS"].is_null()) {
-        (false, _) => said("open for ", seconds(&host["connectedForS"])),
-        (true, false) => said("closed; tried again in ", seconds(&host["nextTryInS"])),
-        (true, true) => "closed".to_owned(),
+    let accounts = match host["accountsThrottled"].as_u64() {
+        None | Some(0) => number(&host["accountCount"]),
+        Some(_) => {
+            format!("{}, {} of them over its cap", number(&host["accountCount"]), number(&host["accountsThrottled"]))
+        }
     };
     let mut said = facts(&[
         ("host", text(&host["hostname"])),
         ("status", text(&host["status"])),
-        ("connection", connection),
+        ("", text(&host["state"])),
         ("last end", last_end),
         ("read up to seq", number(&host["seq"])),
         ("seq resets", number(&host["epoch"])),
@@ -62,18 +62,125 @@ pub(super) fn host(host: &Value) -> String {
         ("events", format!("{}, {} a second now", number(&host["events"]), rate(&host["eventsPerSecond"]))),
         ("bytes", bytes(&host["bytes"])),
         ("being judged", number(&host["inFlight"])),
-        ("accounts", number(&host["accountCount"])),
+        ("accounts", accounts),
     ]);
     let refused = items(host, "refused");
-    if !refused.is_empty() {
-        let mut table = Table::new(&[("REFUSED FOR", Left), ("COUNT", Right), ("LAST EXAMPLE", Left)]);
-        for refused in refused {
-            table.row(vec![text(&refused["reason"]), number(&refused["count"]), text(&refused["example"])]);
-        }
-        said.push('\n');
-        said.push_str(&table.text());
+    if refused.is_empty() {
+        return said;
+    }
+    let mut table = Table::new(&[
+        ("REFUSED FOR", Left),
+        ("HOUR", Right),
+        ("DAY", Right),
+        ("IN ALL", Right),
+        ("LAST ONE", Left),
+        ("OF", Left),
+    ]);
+    for refused in refused {
+        let example = &refused["example"];
+        table.row(vec![
+            text(&refused["reason"]),
+            number(&refused["lastHour"]),
+            number(&refused["lastDay"]),
+            number(&refused["total"]),
+            time(&example["atMicros"]),
+            text(&example["did"]),
+        ]);
+    }
+    said.push_str(&format!("\n{}", table.text()));
+    for refused in refused {
+        let example = &refused["example"];
+        let place = [
+            text(&example["kind"]),
+            said_of("seq ", &example["seq"]),
+            said_of("rev ", &example["rev"]),
+            text(&example["path"]),
+        ];
+        let place = place.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        said.push_str(&format!("\n{}: {}\n", text(&refused["reason"]), text(&refused["meaning"])));
+        said.push_str(&facts(&[
+            ("  last one", place),
+            ("  came", text(&example["came"])),
+            ("  expected", text(&example["expected"])),
+            ("  to be done", text(&refused["remedy"])),
+        ]));
     }
     said
+}
+
+/// A value behind its name, or nothing.
+fn said_of(name: &str, value: &Value) -> String {
+    if value.is_null() { String::new() } else { format!("{name}{}", text(value)) }
+}
+
+pub(super) fn limits(limits: &Value) -> String {
+    let source = match (&limits["rule"], limits["source"].as_str()) {
+        (Value::String(rule), _) => format!("the rule for {rule}"),
+        (_, Some("local")) => "none: local hosts have no limits with --dev".to_owned(),
+        (_, _) => "the default: no rule fits".to_owned(),
+    };
+    let mut said = facts(&[("host", text(&limits["hostname"])), ("rule", source)]);
+    let mut table = Table::new(&[("LIMIT", Left), ("IN FORCE", Right), ("EXCEPTION", Right)]);
+    for (name, field) in [
+        ("events a second", "eventsPerSecond"),
+        ("events an hour", "eventsPerHour"),
+        ("events a day", "eventsPerDay"),
+        ("bytes a second", "bytesPerSecond"),
+        ("accounts", "accountsMax"),
+    ] {
+        let in_force = match &limits["inForce"][field] {
+            Value::Null => "unlimited".to_owned(),
+            limit => number(limit),
+        };
+        let exception = match &limits["exception"][field] {
+            limit @ Value::Number(_) => number(limit),
+            limit => text(limit),
+        };
+        table.row(vec![name.to_owned(), in_force, exception]);
+    }
+    said.push_str(&format!("\n{}", table.text()));
+    said
+}
+
+pub(super) fn domains(answer: &Value) -> String {
+    let mut table = Table::new(&[("DOMAIN", Left), ("BANNED", Left), ("KNOWN HOSTS", Right)]);
+    let rows = items(answer, "domains");
+    for ban in rows {
+        table.row(vec![text(&ban["domain"]), time(&ban["bannedAtMicros"]), number(&ban["hosts"])]);
+    }
+    match rows {
+        [] => "no domain is banned\n".to_owned(),
+        _ => table.text(),
+    }
+}
+
+pub(super) fn domain_banned(ban: &Value) -> String {
+    format!(
+        "no host of {} is read any more; {} of those known are in it\n",
+        text(&ban["domain"]),
+        number(&ban["hosts"])
+    )
+}
+
+pub(super) fn domain_unbanned(ban: &Value) -> String {
+    format!(
+        "{} is banned no more; hosts in it that are banned themselves stay so ({} are known)\n",
+        text(&ban["domain"]),
+        number(&ban["hosts"])
+    )
+}
+
+pub(super) fn request_crawl(rules: &Value) -> String {
+    let accepted = match rules["accepted"].as_bool() {
+        Some(true) => "on: requests for hosts that are not known are taken",
+        Some(false) | None => "off: requests for hosts that are not known are turned down",
+    };
+    facts(&[
+        ("requestCrawl", accepted.to_owned()),
+        ("quota a day", format!("{} new hosts", number(&rules["newHostsPerDay"]))),
+        ("of one domain", format!("{} new hosts", number(&rules["newHostsPerDayAndDomain"]))),
+        ("last 24 hours", format!("{} new hosts", number(&rules["newHostsLastDay"]))),
+    ])
 }
 
 pub(super) fn account(account: &Value) -> String {

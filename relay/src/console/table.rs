@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::span::Span;
+
 /// A column's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -108,16 +110,9 @@ pub(super) fn bytes(value: &Value) -> String {
     value.as_u64().map_or_else(String::new, |bytes| bytesize::ByteSize(bytes).display().si().to_string())
 }
 
-/// Seconds as a length of time, in its two largest units.
+/// Seconds as a span of time.
 pub(super) fn seconds(value: &Value) -> String {
-    let Some(seconds) = value.as_u64() else { return String::new() };
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
+    value.as_u64().map_or_else(String::new, |seconds| Span(seconds).to_string())
 }
 
 /// Microseconds since the Unix epoch as a time, in UTC.
@@ -152,9 +147,7 @@ mod tests {
         for (number_of, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(number(&json!(number_of)), expected);
         }
-        for (s, expected) in [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3_700, "1 h 1 min"), (200_000, "2 d 7 h")] {
-            assert_eq!(seconds(&json!(s)), expected);
-        }
+        assert_eq!(seconds(&json!(3_700)), "1 h 1 min");
         assert_eq!(rate(&json!(0.26)), "0.3");
         assert_eq!(rate(&json!(1234.5)), "1,235");
         assert_eq!(bytes(&json!(1_500_000)), "1.5 MB");

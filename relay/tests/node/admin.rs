@@ -169,6 +169,16 @@ async fn what_is_asked_wrongly_is_said() {
         ("PUT", "/hosts/localhost:9", "nonsense", 400, "InvalidRequest", "must be JSON"),
         ("PUT", "/hosts/localhost:9", "{\"color\": 1}", 400, "InvalidRequest", "color"),
         ("PUT", "/hosts/localhost:9", "{\"from\": \"here\"}", 400, "InvalidRequest", "oldest"),
+        ("POST", "/hosts/localhost:1234/rewind", "{\"to\": -1}", 400, "InvalidRequest", "must be JSON"),
+        ("POST", "/hosts/localhost:1234/rewind", "{\"to\": 5}", 409, "RewindAhead", "never read"),
+        ("POST", "/hosts/localhost:1235/rewind", "", 404, "HostNotFound", "localhost:1234"),
+        ("PUT", "/hosts/localhost:1234/limits", "{}", 400, "InvalidRequest", "at least one limit"),
+        ("PUT", "/hosts/localhost:1234/limits", "{\"eventsPerDay\": 0}", 400, "InvalidRequest", "eventsPerDay"),
+        ("PUT", "/hosts/localhost:1234/limits", "{\"accountsMax\": \"many\"}", 400, "InvalidRequest", "unlimited"),
+        ("DELETE", "/hosts/unknown.example.com/limits", "", 404, "HostNotFound", "not known"),
+        ("PUT", "/domain-bans/example.com:80", "", 400, "InvalidRequest", "port"),
+        ("DELETE", "/domain-bans/example.com", "", 404, "DomainNotBanned", "not banned"),
+        ("PATCH", "/request-crawl", "{\"on\": true}", 400, "InvalidRequest", "accepted"),
         ("GET", "/accounts/alice", "", 400, "InvalidRequest", "is not a DID"),
         ("GET", "/accounts/did:web:unknown.example.com", "", 404, "AccountNotFound", "not known"),
         ("DELETE", "/subscribers/7", "", 404, "SubscriberNotFound", "not connected"),
@@ -190,6 +200,16 @@ async fn what_is_asked_wrongly_is_said() {
         [
             text(["admin", "disconnectSubscriber", "x", "refused", "InvalidRequest"]),
             text(["admin", "disconnectSubscriber", "7", "refused", "SubscriberNotFound"]),
+            text(["admin", "setRequestCrawl", "", "refused", "InvalidRequest"]),
+            text(["admin", "unbanDomain", "example.com", "refused", "DomainNotBanned"]),
+            text(["admin", "banDomain", "example.com:80", "refused", "InvalidRequest"]),
+            text(["admin", "clearLimits", "unknown.example.com", "refused", "HostNotFound"]),
+            text(["admin", "setLimits", "localhost:1234", "refused", "InvalidRequest"]),
+            text(["admin", "setLimits", "localhost:1234", "refused", "InvalidRequest"]),
+            text(["admin", "setLimits", "localhost:1234", "refused", "InvalidRequest"]),
+            text(["admin", "rewindHost", "localhost:1235", "refused", "HostNotFound"]),
+            text(["admin", "rewindHost", "localhost:1234", "refused", "RewindAhead"]),
+            text(["admin", "rewindHost", "localhost:1234", "refused", "InvalidRequest"]),
             text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
             text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
             text(["admin", "addHost", "localhost:9", "refused", "InvalidRequest"]),
@@ -204,7 +224,7 @@ async fn what_is_asked_wrongly_is_said() {
     assert_eq!(page["entries"][1]["body"], "nonsense");
     administered.relay.drain().await;
     let file = std::fs::read_to_string(administered.folder.path().join("data/admin.jsonl")).unwrap();
-    assert_eq!(file.lines().count(), 14);
+    assert_eq!(file.lines().count(), 34);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,6 +252,40 @@ async fn every_operation_does_what_it_says() {
     crawl.await.expect_error(400, "HostBanned");
     assert_eq!(administered.ok("GET", "/hosts/localhost:10", "").await["status"], "banned");
     assert_ne!(administered.ok("DELETE", "/hosts/localhost:10/ban", "").await["status"], "banned");
+
+    let rewound = administered.ok("POST", "/hosts/localhost:10/rewind", "").await;
+    assert_eq!((&rewound["hostname"], &rewound["seq"]), (&json!("localhost:10"), &json!(0)));
+
+    // Limits: an exception, and back to the rules.
+    let limits = administered.ok("GET", "/hosts/localhost:10/limits", "").await;
+    assert_eq!((&limits["source"], &limits["exception"]), (&json!("local"), &json!({})));
+    let exception = json!({ "accountsMax": 7, "eventsPerDay": "unlimited" });
+    let limits = administered.ok("PUT", "/hosts/localhost:10/limits", &exception.to_string()).await;
+    assert_eq!((&limits["inForce"]["accountsMax"], &limits["exception"]), (&json!(7), &exception));
+    let limits = administered.ok("DELETE", "/hosts/localhost:10/limits", "").await;
+    assert_eq!((&limits["inForce"]["accountsMax"], &limits["exception"]), (&json!(null), &json!({})));
+
+    // Domains: the port does not matter, and what is banned twice was banned once.
+    let ban = administered.ask("PUT", "/domain-bans/localhost", "").await;
+    assert_eq!((ban.status, &ban.json()["hosts"]), (201, &json!(2)));
+    assert_eq!(administered.ask("PUT", "/domain-bans/localhost", "").await.status, 200);
+    let bans = administered.ok("GET", "/domain-bans", "").await;
+    assert_eq!((&bans["domains"][0]["domain"], bans["domains"].as_array().unwrap().len()), (&json!("localhost"), 1));
+    let crawl =
+        ask(relay.public, "POST", "/xrpc/com.atproto.sync.requestCrawl", &[], "{\"hostname\": \"localhost:77\"}");
+    crawl.await.expect_error(400, "HostBanned");
+    administered.ok("DELETE", "/domain-bans/localhost", "").await;
+    assert_eq!(administered.ok("GET", "/domain-bans", "").await["domains"], json!([]));
+
+    // Requests to be crawled: off, and its quota.
+    let rules = administered.ok("GET", "/request-crawl", "").await;
+    assert_eq!((&rules["accepted"], &rules["newHostsLastDay"]), (&json!(true), &json!(0)));
+    let rules = administered.ok("PATCH", "/request-crawl", "{\"accepted\": false, \"newHostsPerDay\": 3}").await;
+    assert_eq!((&rules["accepted"], &rules["newHostsPerDay"]), (&json!(false), &json!(3)));
+    let crawl =
+        ask(relay.public, "POST", "/xrpc/com.atproto.sync.requestCrawl", &[], "{\"hostname\": \"localhost:78\"}");
+    assert_eq!(crawl.await.status, 403);
+    assert_eq!(administered.ok("PATCH", "/request-crawl", "{\"accepted\": true}").await["newHostsPerDay"], 3);
 
     // Accounts.
     relay.append(3, 200).await;
