@@ -25,28 +25,27 @@ use crate::identity::Absence;
 
 // === Rows 5 to 7: the account ===
 
-/// `fetched` is how long ago the document was.
-pub(crate) fn no_signing_key(did: &Did, fetched: Span) -> Refusal {
+pub(crate) fn no_signing_key(did: &Did, fetched: Fetched) -> Refusal {
     Refusal::new(
         Reason::NoSigningKey,
-        format!("the document of {did}, fetched {fetched} before, has no usable verification method #atproto"),
+        format!("the document of {did}{fetched} has no usable verification method #atproto"),
         "a verification method whose id ends in #atproto, of type Multikey (K-256 or P-256), its controller the DID",
     )
 }
 
-pub(crate) fn no_pds(did: &Did, fetched: Span) -> Refusal {
+pub(crate) fn no_pds(did: &Did, fetched: Fetched) -> Refusal {
     Refusal::new(
         Reason::NoPds,
-        format!("the document of {did}, fetched {fetched} before, names no host"),
+        format!("the document of {did}{fetched} names no host"),
         "a service #atproto_pds of type AtprotoPersonalDataServer whose endpoint is https:// and a host, no path",
     )
 }
 
-pub(crate) fn wrong_host(host: &HostName, named: &HostName, fetched: Span) -> Refusal {
+pub(crate) fn wrong_host(host: &HostName, named: &HostName, fetched: Fetched) -> Refusal {
     Refusal::new(
         Reason::WrongHost,
         format!("an event from {host}"),
-        format!("{named}, the host that the account's document names (fetched {fetched} before)"),
+        format!("{named}, the host that the account's document names{fetched}"),
     )
 }
 
@@ -203,7 +202,7 @@ pub(crate) fn commit_rev_mismatch(in_commit: &str, of_event: &str) -> Refusal {
     )
 }
 
-pub(crate) fn signature(error: SignatureError, key: &PublicKey, fetched: Span) -> Refusal {
+pub(crate) fn signature(error: SignatureError, key: &PublicKey, fetched: Fetched) -> Refusal {
     let key = key.to_did_key();
     match error {
         SignatureError::HighS => Refusal::new(
@@ -219,9 +218,7 @@ pub(crate) fn signature(error: SignatureError, key: &PublicKey, fetched: Span) -
         SignatureError::Mismatch => Refusal::new(
             Reason::BadSignature,
             format!("a signature that is not of {key}"),
-            format!(
-                "one by that key, the account's by its document (fetched {fetched} before), over the commit without sig"
-            ),
+            format!("one by that key, the account's by its document{fetched}, over the commit without sig"),
         ),
     }
 }
@@ -316,6 +313,19 @@ pub(crate) fn sync_rollback(rev: Tid, last: &Head) -> Refusal {
 }
 
 // === Helpers ===
+
+/// When the document was fetched that an event is judged by; `None` where it is not from a directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetched(pub(crate) Option<Span>);
+
+impl fmt::Display for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(before) => write!(f, " (fetched {before} before)"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Microseconds, for people.
 #[derive(Clone, Copy)]

@@ -19,7 +19,7 @@ use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::Hos
 use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
 
 use crate::{
-    finding::{self, Span},
+    finding::{self, Fetched, Span},
     verdict::{Accept, Refusal, Verdict},
 };
 
@@ -51,7 +51,7 @@ pub struct Context<'a> {
     pub state: Option<&'a RepoState>,
     /// Who the account is.
     pub identity: &'a DidDocument,
-    /// When the identity was fetched, microseconds since the Unix epoch.
+    /// When the identity was fetched, microseconds since the Unix epoch; zero where it is from a file.
     pub identity_fetched_at_micros: u64,
     /// Whether the identity was fetched because of this very event.
     pub identity_is_fresh: bool,
@@ -150,8 +150,9 @@ impl Context<'_> {
     }
 
     /// How long ago the identity was fetched.
-    fn identity_age(&self) -> Span {
-        Span(self.now_micros.saturating_sub(self.identity_fetched_at_micros))
+    fn fetched(&self) -> Fetched {
+        let age = Span(self.now_micros.saturating_sub(self.identity_fetched_at_micros));
+        Fetched((self.identity_fetched_at_micros > 0).then_some(age))
     }
 
     /// The repo's last commit.
@@ -161,9 +162,10 @@ impl Context<'_> {
 
     /// Row 5, for what is signed: the identity has a key and a host.
     fn signing_key(&self) -> Result<&PublicKey, Stop> {
-        let key = self.identity.signing_key.as_ref().ok_or_else(|| {
-            Stop::UnlessIdentityIsStale(finding::no_signing_key(&self.identity.did, self.identity_age()))
-        })?;
+        let key =
+            self.identity.signing_key.as_ref().ok_or_else(|| {
+                Stop::UnlessIdentityIsStale(finding::no_signing_key(&self.identity.did, self.fetched()))
+            })?;
         self.pds()?;
         Ok(key)
     }
@@ -172,7 +174,7 @@ impl Context<'_> {
         self.identity
             .pds
             .as_ref()
-            .ok_or_else(|| Stop::UnlessIdentityIsStale(finding::no_pds(&self.identity.did, self.identity_age())))
+            .ok_or_else(|| Stop::UnlessIdentityIsStale(finding::no_pds(&self.identity.did, self.fetched())))
     }
 
     /// Row 6: the event came from the account's host.
@@ -181,7 +183,7 @@ impl Context<'_> {
         if named == self.host {
             return Ok(());
         }
-        Err(Stop::UnlessIdentityIsStale(finding::wrong_host(self.host, named, self.identity_age())))
+        Err(Stop::UnlessIdentityIsStale(finding::wrong_host(self.host, named, self.fetched())))
     }
 
     /// Row 7: the account may change its repo. Our own takedown is not for the host to lift.

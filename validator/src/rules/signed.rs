@@ -35,7 +35,7 @@ pub(super) fn commit<'a>(car: &Car<'a>, did: &str) -> Result<Commit<'a>, Refusal
 /// Row 11. A high S is refused whatever the key; else the key may be an old one.
 pub(super) fn signature(commit: &Commit<'_>, key: &PublicKey, context: &Context<'_>) -> Result<(), Stop> {
     commit.verify(key).map_err(|error| {
-        let refusal = finding::signature(error, key, context.identity_age());
+        let refusal = finding::signature(error, key, context.fetched());
         match error {
             SignatureError::HighS | SignatureError::Malformed => Stop::Refuse(refusal),
             SignatureError::Mismatch => Stop::UnlessIdentityIsStale(refusal),
