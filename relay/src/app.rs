@@ -8,7 +8,7 @@ use std::sync::{
 use atproto::syntax::Did;
 use runtime::{clock::Clock, tasks::Tasks};
 use storage::{Stores, refusal::Refusals, repos::RepoState};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use validator::{AccountError, Accounts, identity::Resolver};
 
@@ -16,6 +16,7 @@ use crate::{
     admin::readiness::Facts,
     fanout::{self, Hub, Roster, subscriber},
     lanes::WatchedIntake,
+    limits_file,
 };
 
 /// The program's version.
@@ -61,6 +62,8 @@ pub struct Inner {
     pub clock: Clock,
     /// When the process began.
     pub started: Instant,
+    /// How it stands with the file of limits, where there is one.
+    pub limits_file: Option<watch::Receiver<limits_file::Status>>,
     /// Whether all parts are running.
     pub running: AtomicBool,
 }

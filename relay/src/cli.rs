@@ -52,6 +52,8 @@ pub enum Command {
     Repair(RepairArgs),
     /// Look at a running relay and change what it does: hosts, accounts, subscribers
     Admin(admin::AdminArgs),
+    /// Say whether a file of limits is sound and what hosts would get by it, or print an example
+    Limits(LimitsArgs),
     /// Print the settings that a run with these flags would use, and where each comes from
     Config(RunArgs),
 }
@@ -110,6 +112,14 @@ pub struct RunArgs {
     /// A file with tokens for administration, one a line: NAME:TOKEN; changes are recorded under the name
     #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+
+    /// A file with limits by hosts' names; read again when it changes or on SIGHUP (see `mainstem limits example`)
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_LIMITS")]
+    pub limits: Option<PathBuf>,
+
+    /// A file with PEM certificates that are trusted beside the public authorities': a private network's own
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 
     /// Development: hosts on this machine and private networks are allowed, over plain ws and http, without limits
     #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]
@@ -190,6 +200,30 @@ pub struct RepairArgs {
     /// Mend what is damaged; without it nothing is changed
     #[arg(long)]
     pub mend: bool,
+}
+
+/// Arguments of `limits`.
+#[derive(Args, Clone, Debug)]
+pub struct LimitsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LimitsCommand,
+}
+
+/// What to do with limits.
+#[derive(Subcommand, Clone, Debug)]
+pub enum LimitsCommand {
+    /// Say whether a file is sound, and what hosts would get by it; exit code 2 where it is not
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Hosts to look up
+        #[arg(value_name = "HOST")]
+        hosts: Vec<String>,
+    },
+    /// Print the limits that hold without a file, as a file to begin with
+    Example,
 }
 
 /// Where a setting comes from.

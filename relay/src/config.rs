@@ -12,13 +12,17 @@ use std::{
 
 use atproto::syntax::{HostName, SyntaxError};
 use bytesize::ByteSize;
-use runtime::telemetry::Format;
-use storage::seq::Seq;
+use runtime::{
+    egress::{self, Certificate, CertificatesError},
+    telemetry::Format,
+};
+use storage::{limits::Rules, seq::Seq};
 use url::Url;
 
 use crate::{
     cli::{Origin, Origins, RunArgs},
     fanout::{hub, subscriber},
+    limits_file,
 };
 
 /// The settings of a run.
@@ -50,6 +54,12 @@ pub struct Config {
     pub admin_password: Option<Password>,
     /// Tokens for administration.
     pub admin_tokens: Vec<Token>,
+    /// What hosts may do.
+    pub rules: Rules,
+    /// The file that the rules are from, which may change.
+    pub limits_file: Option<PathBuf>,
+    /// Certificates that are trusted beside the public authorities'.
+    pub extra_roots: Vec<Certificate>,
     /// Whether local hosts are allowed and unlimited.
     pub dev: bool,
     /// Whether a simulated network runs in the process.
@@ -222,6 +232,18 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The file of limits can't be used.
+    #[error("--limits can't be used; `mainstem limits example` prints a sound one")]
+    Limits(#[from] limits_file::Error),
+    /// The file of certificates can't be used.
+    #[error("--ca-file {} can't be used", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CertificatesError,
+    },
     /// Not a form of logs.
     #[error("--log-format {value:?} is not one of auto, text and json")]
     LogFormat {
@@ -279,6 +301,9 @@ impl Config {
                 .transpose()?,
             admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
             admin_tokens: args.admin_token_file.as_deref().map(tokens).transpose()?.unwrap_or_default(),
+            rules: args.limits.as_deref().map_or_else(|| Ok(Rules::default()), limits_file::read)?,
+            limits_file: args.limits.clone(),
+            extra_roots: args.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?,
             dev,
             simulate: args.simulate,
             workers: args
@@ -318,6 +343,22 @@ impl Config {
             ("seq-start", "seq_start", self.seq_start.map_or_else(none, |seq| seq.to_string())),
             ("admin-password-file", "admin_password_file", password),
             ("admin-token-file", "admin_token_file", tokens),
+            (
+                "limits",
+                "limits",
+                self.limits_file.as_ref().map_or_else(
+                    || "(built in)".to_owned(),
+                    |path| format!("{} ({} rules)", path.display(), self.rules.len()),
+                ),
+            ),
+            (
+                "ca-file",
+                "ca_file",
+                match self.extra_roots.len() {
+                    0 => none(),
+                    count => format!("({count} certificates)"),
+                },
+            ),
             ("dev", "dev", self.dev.to_string()),
             ("simulate", "simulate", self.simulate.to_string()),
             ("workers", "workers", self.workers.to_string()),
@@ -437,6 +478,10 @@ fn tokens(path: &Path) -> Result<Vec<Token>, Error> {
         return Err(Error::NoToken { path: path.to_owned() });
     }
     Ok(tokens)
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
+    egress::read_certificates(path).map_err(|source| Error::Certificates { path: path.to_owned(), source })
 }
 
 fn log_format(value: &str) -> Result<Format, Error> {

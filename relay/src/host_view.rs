@@ -1,8 +1,12 @@
 //! All that is known of one host: for the operator, and for those who run it and want to know why they are refused.
 
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
+
+use crawler::{BannedBy, Throttled};
 use serde::Serialize;
 use storage::{
-    hosts::HostStatus,
+    hosts::{AddedBy, HostStatus, Reset},
+    limits::{Change, Source},
     refusal::{Example, Refused},
 };
 
@@ -20,8 +24,22 @@ pub struct HostView {
     pub hostname: String,
     /// `active`, `idle`, `offline`, `throttled`, `banned`.
     pub status: &'static str,
+    /// `connecting`, `active`, `idle`, `throttled`, `offline`, `banned`.
+    pub phase: &'static str,
     /// The same in words: why, and what happens next.
     pub state: String,
+    /// The domain that it is banned with, where that is why it is banned.
+    pub banned_with_domain: Option<String>,
+    /// When it was first known, microseconds since the Unix epoch.
+    pub added_at_micros: u64,
+    /// `operator` or `request`.
+    pub added_by: AddedBy,
+    /// What it may do.
+    pub limits: LimitsView,
+    /// That it is over one of these now.
+    pub throttled: Option<ThrottledView>,
+    /// The last time that it was not read on from its cursor.
+    pub last_reset: Option<ResetView>,
     /// How often its seq has begun anew.
     pub epoch: u32,
     /// How far it is read, durably.
@@ -46,12 +64,72 @@ pub struct HostView {
     pub last_event_at_micros: Option<u64>,
     /// How the last connection, or try to make one, ended.
     pub last_end: Option<EndView>,
+    /// Tries to connect since the process began.
+    pub tries: u64,
+    /// Connections made since the process began.
+    pub connections: u64,
+    /// How they ended since the process began, by cause.
+    pub ends: BTreeMap<&'static str, u64>,
+    /// Failures in a row, since it last worked.
+    pub failures: u32,
     /// Now, microseconds since the Unix epoch.
     pub now_micros: u64,
     /// How long this relay has been running, and counting refusals.
     pub uptime_s: u64,
     /// What was refused of it, by reason, in the order of the protocol's checks.
     pub refused: Vec<RefusedView>,
+}
+
+/// What a host may do; `null` is without limit.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsView {
+    /// Messages a second, over ten seconds.
+    pub events_per_second: Option<u64>,
+    /// Messages an hour.
+    pub events_per_hour: Option<u64>,
+    /// Messages a day.
+    pub events_per_day: Option<u64>,
+    /// Bytes of messages a second, over ten seconds.
+    pub bytes_per_second: Option<u64>,
+    /// Accounts that are relayed at once.
+    pub accounts_max: Option<u64>,
+    /// The pattern of the rule that says so; `None` for the default.
+    pub rule: Option<String>,
+    /// The operator's exception for this host, over the rule.
+    pub exception: Option<Change>,
+}
+
+/// A host is read more slowly than it sends.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThrottledView {
+    /// The limit it is over.
+    pub by: &'static str,
+    /// What that limit is.
+    pub limit: u64,
+    /// When its next message is taken, microseconds since the Unix epoch.
+    pub until_micros: u64,
+    /// When its whole allowance is there again, if it sends nothing meanwhile, microseconds since the Unix epoch.
+    pub restored_at_micros: u64,
+}
+
+/// A host was not read on from its cursor.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResetView {
+    /// `future_cursor`, `seq_went_back` or `rewound`.
+    pub cause: &'static str,
+    /// When, microseconds since the Unix epoch.
+    pub at_micros: u64,
+    /// Its epoch before.
+    pub from_epoch: u32,
+    /// How far it had been read.
+    pub from_seq: Option<u64>,
+    /// Its epoch since.
+    pub to_epoch: u32,
+    /// Where reading went on; `None` for live from then on, or with what the host sent.
+    pub to_seq: Option<u64>,
 }
 
 /// How a connection ended.
@@ -118,7 +196,26 @@ impl HostView {
             accounts_throttled: app.stores.repos.count_throttled_by_host(&host.name).await?,
             hostname: host.name.to_string(),
             status: host.status.as_str(),
+            phase: host.phase.as_str(),
             state: state(&host, now_micros),
+            banned_with_domain: match &host.banned_by {
+                Some(BannedBy::Domain(domain)) => Some(domain.to_string()),
+                Some(BannedBy::Host) | None => None,
+            },
+            added_at_micros: host.added_at_micros,
+            added_by: host.added_by,
+            limits: LimitsView::of(&host),
+            throttled: host.throttled.map(|throttled| ThrottledView {
+                by: throttled.by.as_str(),
+                limit: throttled.limit,
+                until_micros: now_micros.saturating_add(micros(throttled.next_in)),
+                restored_at_micros: now_micros.saturating_add(micros(throttled.restored_in)),
+            }),
+            last_reset: host.last_reset.map(ResetView::from),
+            tries: host.tries,
+            connections: host.connections,
+            ends: host.ends.iter().map(|(end, count)| (end.as_str(), *count)).collect(),
+            failures: host.failures,
             epoch: host.cursor.epoch,
             seq: host.cursor.seq,
             events: host.events,
@@ -138,6 +235,41 @@ impl HostView {
             refused: refused.into_iter().map(RefusedView::from).collect(),
         })
     }
+}
+
+impl LimitsView {
+    fn of(host: &crawler::HostView) -> LimitsView {
+        let limits = &host.limits;
+        LimitsView {
+            events_per_second: limits.events_per_second.map(NonZeroU64::get),
+            events_per_hour: limits.events_per_hour.map(NonZeroU64::get),
+            events_per_day: limits.events_per_day.map(NonZeroU64::get),
+            bytes_per_second: limits.bytes_per_second.map(NonZeroU64::get),
+            accounts_max: limits.accounts_max,
+            rule: match &host.limits_from {
+                Source::Rule(pattern) => Some(pattern.clone()),
+                Source::Local | Source::Default => None,
+            },
+            exception: host.limits_exception,
+        }
+    }
+}
+
+impl From<Reset> for ResetView {
+    fn from(reset: Reset) -> ResetView {
+        ResetView {
+            cause: reset.cause.as_str(),
+            at_micros: reset.at_micros,
+            from_epoch: reset.from.epoch,
+            from_seq: reset.from.seq,
+            to_epoch: reset.to.epoch,
+            to_seq: reset.to.seq,
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl From<Refused> for RefusedView {
@@ -178,12 +310,29 @@ fn state(host: &crawler::HostView, now_micros: u64) -> String {
         None => "It is being tried now.".to_owned(),
     };
     match (host.status, host.connected_for) {
-        (HostStatus::Banned, _) => "Banned by this relay's operator: it is not read.".to_owned(),
-        (HostStatus::Throttled, Some(time)) => format!(
-            "Connected for {}, and throttled: it sends more than its limits allow, so it is read more slowly. Nothing is \
-             lost; what waits is read later.",
-            Span(time.as_secs())
-        ),
+        (HostStatus::Banned, _) => match &host.banned_by {
+            Some(BannedBy::Domain(domain)) => {
+                format!("Banned by this relay's operator with all of {domain}: it is not read.")
+            }
+            Some(BannedBy::Host) | None => "Banned by this relay's operator: it is not read.".to_owned(),
+        },
+        (HostStatus::Throttled, Some(time)) => {
+            let over = match host.throttled {
+                Some(Throttled { by, limit, next_in, restored_in }) => format!(
+                    "over {} = {limit}. Its next message is taken in {}; its whole allowance is there again in {} if it \
+                     sends nothing meanwhile",
+                    by.as_str(),
+                    Span(next_in.as_secs()),
+                    Span(restored_in.as_secs())
+                ),
+                None => "it has just been over its limits".to_owned(),
+            };
+            format!(
+                "Connected for {}, and throttled: {over}. It is read more slowly; nothing is lost, what waits is read \
+                 later.",
+                Span(time.as_secs())
+            )
+        }
         (_, Some(time)) => {
             let quiet = match host.last_event_at_micros {
                 None => "no event has come yet, which is fine".to_owned(),

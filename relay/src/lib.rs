@@ -14,6 +14,7 @@ pub mod descriptors;
 pub mod fanout;
 pub mod host_view;
 pub mod lanes;
+pub mod limits_file;
 pub mod node;
 pub mod simulated;
 pub mod span;

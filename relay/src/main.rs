@@ -7,7 +7,7 @@ use relay::{
     backend::{self, Backend},
     cli::{self, Command, Origins, RepairArgs, RunArgs},
     config::Config,
-    console, descriptors,
+    console, descriptors, limits_file,
     node::Node,
     tail, verify,
 };
@@ -49,6 +49,7 @@ async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode
         Command::Verify(args) => verify::run(&args).await.context("verify"),
         Command::Repair(args) => repair(&args),
         Command::Admin(args) => Ok(console::run(&args).await),
+        Command::Limits(args) => Ok(limits_file::check::run(&args, &mut std::io::stdout().lock())?),
         Command::Config(args) => print_config(&args, origins),
     }
 }

@@ -5,6 +5,7 @@
 //! read, what was read is judged and logged, the hub passes it on, and then subscribers are told to come back.
 
 use std::{
+    io,
     net::SocketAddr,
     num::NonZeroUsize,
     sync::{
@@ -22,6 +23,7 @@ use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
     http::{BindError, Limits, Listener},
+    signals::Hangups,
     tasks::{Tasks, Undrained},
 };
 use storage::{limits, log::ReadError, refusal::Refusals};
@@ -40,7 +42,7 @@ use crate::{
     config::Config,
     fanout::{self, Hub, Roster},
     lanes::WatchedIntake,
-    simulated, ui, xrpc,
+    limits_file, simulated, ui, xrpc,
 };
 
 /// Connections beside subscribers.
@@ -57,6 +59,7 @@ pub struct Node {
     app: App,
     opened: backend::Opened,
     crawler: Crawler,
+    limits_watch: Option<limits_file::Watch>,
     validator: Validator,
     directory: identity::Directory,
     workers: NonZeroUsize,
@@ -93,6 +96,9 @@ pub enum Error {
     /// The record of changes can't be opened.
     #[error(transparent)]
     Audit(#[from] admin::audit::OpenError),
+    /// Signals can't be listened for.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
     /// Two parts want the same metric.
     #[error("failed to register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -115,9 +121,14 @@ impl Node {
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
         stores.intake = intake.clone();
         let refusals = Arc::new(Refusals::default());
-        let limits = limits::Limits::new(limits::Rules::default(), config.dev);
-        let egress =
-            Egress::new(Policy { allow_local: config.dev, contact: config.contact.clone(), ..Policy::default() });
+        let limits = limits::Limits::new(config.rules.clone(), config.dev);
+        let limits_watch = watch_limits(&config, &limits, &clock, &registry)?;
+        let egress = Egress::new(Policy {
+            allow_local: config.dev,
+            contact: config.contact.clone(),
+            extra_roots: config.extra_roots.clone(),
+            ..Policy::default()
+        });
 
         let fanout = fanout::Metrics::register(&registry)?;
         let hub = Hub::build(stores.log.clone(), stores.repos.clone(), config.hub.clone(), fanout.clone()).await?;
@@ -172,12 +183,14 @@ impl Node {
             tasks,
             clock,
             started: Instant::now(),
+            limits_file: limits_watch.as_ref().map(limits_file::Watch::status),
             running: AtomicBool::new(false),
         });
         Ok(Node {
             app,
             opened,
             crawler,
+            limits_watch,
             validator,
             directory,
             workers: config.workers,
@@ -226,12 +239,28 @@ impl Node {
         let stop = judging_stop.clone();
         let judging = tasks.spawn_critical("validator", async move { validator.run_workers(workers, stop).await });
         let crawling = tasks.spawn_critical("crawler", crawler.run());
+        if let Some(watch) = self.limits_watch {
+            tasks.spawn_critical("limits file", watch.run(tasks.token()));
+        }
 
         let ending = Ending { app: app.clone(), crawling, judging, judging_stop, hub_stop };
         tasks.spawn("ending", ending.run());
         app.running.store(true, Ordering::Relaxed);
         Running { app, opened, _network: self.network }
     }
+}
+
+/// Prepares to read the file of limits again, where there is one.
+fn watch_limits(
+    config: &Config,
+    limits: &limits::Limits,
+    clock: &Clock,
+    registry: &Registry,
+) -> Result<Option<limits_file::Watch>, Error> {
+    let Some(path) = config.limits_file.clone() else { return Ok(None) };
+    let metrics = limits_file::Metrics::register(registry)?;
+    let hangups = Hangups::new().map_err(Error::Signals)?;
+    Ok(Some(limits_file::Watch::new(path, config.rules.len(), limits.clone(), hangups, metrics, clock.clone())))
 }
 
 /// Starts a simulated network and points the settings to it.

@@ -13,6 +13,7 @@ use std::{
     fmt::Write as _,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,9 +34,18 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{
+            CertificateDer, ServerName,
+            pem::{self, PemObject},
+        },
+    },
 };
 use url::Url;
+
+/// An authority's certificate.
+pub type Certificate = CertificateDer<'static>;
 
 pub use address::Class;
 pub use stream::Stream;
@@ -59,13 +69,23 @@ pub struct Policy {
     pub allow_local: bool,
     /// Whom to write to about this relay: an address of mail or a page; in the User-Agent.
     pub contact: Option<String>,
+    /// Certificates that are trusted beside those of the public authorities: a private network's own.
+    pub extra_roots: Vec<Certificate>,
+    /// Addresses of names for which DNS is not asked. For networks without one, and for tests.
+    pub fixed_names: Vec<(String, IpAddr)>,
     /// The time for resolving a name, and again for connecting with TLS.
     pub connect_timeout: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { allow_local: false, contact: None, connect_timeout: Duration::from_secs(10) }
+        Policy {
+            allow_local: false,
+            contact: None,
+            extra_roots: Vec::new(),
+            fixed_names: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -166,7 +186,7 @@ impl Egress {
     /// With no connections yet.
     pub fn new(policy: Policy) -> Egress {
         let dialer = Dialer(Arc::new(DialerInner {
-            tls: TlsConnector::from(Arc::new(tls_config())),
+            tls: TlsConnector::from(Arc::new(tls_config(&policy.extra_roots))),
             user_agent: user_agent(policy.contact.as_deref()),
             policy,
         }));
@@ -239,7 +259,12 @@ impl Dialer {
     async fn connect(&self, host: &str, port: u16, tls: bool) -> Result<Stream, Error> {
         let limit = self.0.policy.connect_timeout;
         let late = |_| Error::Timeout { limit };
-        let addresses = timeout(limit, resolve(host, port)).await.map_err(late)??;
+        let fixed = self.0.policy.fixed_names.iter().filter(|(name, _)| name.eq_ignore_ascii_case(host));
+        let fixed: Vec<SocketAddr> = fixed.map(|(_, address)| SocketAddr::new(*address, port)).collect();
+        let addresses = match fixed.is_empty() {
+            true => timeout(limit, resolve(host, port)).await.map_err(late)??,
+            false => fixed,
+        };
         let allowed = self.judge(host, tls, addresses)?;
         timeout(limit, async {
             let tcp = dial(&allowed, limit).await?;
@@ -339,14 +364,52 @@ async fn dial(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Er
     Err(last.expect("judge leaves at least one address"))
 }
 
-fn tls_config() -> ClientConfig {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+fn tls_config(extra_roots: &[Certificate]) -> ClientConfig {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // Whoever gives certificates has had them checked by `read_certificates`.
+    roots.add_parsable_certificates(extra_roots.iter().cloned());
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+/// Why a file of certificates can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificatesError {
+    /// It can't be read, or is not PEM.
+    #[error("not a file of PEM certificates")]
+    Pem(#[source] pem::Error),
+    /// A certificate in it can't be trusted as an authority's.
+    #[error("certificate {number} can't be used")]
+    Unusable {
+        /// Which one, from 1.
+        number: usize,
+        /// Why.
+        #[source]
+        source: tokio_rustls::rustls::Error,
+    },
+    /// It holds none.
+    #[error("no certificate in it")]
+    Empty,
+}
+
+/// Reads a file of PEM certificates, for [`Policy::extra_roots`]. Blocks.
+pub fn read_certificates(path: &Path) -> Result<Vec<Certificate>, CertificatesError> {
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(CertificatesError::Pem)? {
+        let certificate = certificate.map_err(CertificatesError::Pem)?;
+        let number = certificates.len() + 1;
+        let unusable = |source| CertificatesError::Unusable { number, source };
+        RootCertStore::empty().add(certificate.clone()).map_err(unusable)?;
+        certificates.push(certificate);
+    }
+    match certificates.is_empty() {
+        true => Err(CertificatesError::Empty),
+        false => Ok(certificates),
+    }
 }
 
 /// `Mainstem/VERSION (+HOMEPAGE; contact CONTACT)`; what can't stand in a header is left out of the contact.

@@ -1,4 +1,4 @@
-//! The signals that ask the process to end.
+//! The signals that ask the process to end, and the one that asks it to read its files again.
 
 use std::io;
 
@@ -45,6 +45,25 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.interrupt.recv() => Stop::Interrupt,
+        }
+    }
+}
+
+/// Listens for SIGHUP, by which an operator has files read again. From its making on, it no longer ends the process.
+#[derive(Debug)]
+pub struct Hangups(unix::Signal);
+
+impl Hangups {
+    /// Takes the signal over.
+    pub fn new() -> io::Result<Hangups> {
+        Ok(Hangups(unix::signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The process listens to no more signals: none will come.
+            std::future::pending().await
         }
     }
 }

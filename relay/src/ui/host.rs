@@ -75,11 +75,40 @@ fn write_page(html: &mut String, host: &HostView) -> fmt::Result {
         1 => html.push_str("<p>It has begun its seq anew once."),
         epoch => write!(html, "<p>It has begun its seq anew {epoch} times.")?,
     }
+    if let Some(reset) = &host.last_reset {
+        let ago = Ago(reset.at_micros, host.now_micros);
+        let what = match reset.cause {
+            "rewound" => "The relay's operator had it read again",
+            _ => "It was last read from elsewhere than the relay's cursor",
+        };
+        let seq = |seq: Option<u64>| seq.map_or_else(|| "live".to_owned(), |seq| Grouped(seq).to_string());
+        write!(html, " {what} {ago}: from {}, where it had been at {}", seq(reset.to_seq), seq(reset.from_seq))?;
+        write!(html, " ({}).", reset.cause)?;
+    }
+    write!(html, " {} connections in {}.", Grouped(host.connections), Span(host.uptime_s))?;
     if let Some(end) = &host.last_end {
         let ago = Ago(end.at_micros, host.now_micros);
         write!(html, " The last connection ended {ago}: {} ({}).", Escaped(&end.detail), end.cause)?;
     }
     html.push_str("</p>");
+
+    write!(html, "<p>Its limits: ")?;
+    let limits = &host.limits;
+    let all = [
+        ("events a second", limits.events_per_second),
+        ("events an hour", limits.events_per_hour),
+        ("events a day", limits.events_per_day),
+        ("bytes a second", limits.bytes_per_second),
+        ("accounts", limits.accounts_max),
+    ];
+    for (at, (of, limit)) in all.into_iter().enumerate() {
+        let separator = if at == 0 { "" } else { ", " };
+        match limit {
+            Some(limit) => write!(html, "{separator}{} {of}", Grouped(limit))?,
+            None => write!(html, "{separator}any number of {of}")?,
+        }
+    }
+    html.push_str(". What is over a rate is read later, and nothing is lost.</p>");
 
     write!(html, "<h2>Refused, by reason</h2>")?;
     if host.refused.is_empty() {
@@ -160,7 +189,12 @@ impl Display for Ago {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use storage::hosts::AddedBy;
+
     use super::*;
+    use crate::host_view::{LimitsView, ResetView};
 
     const EVIL: &str = "<script>alert('\"&')</script>";
 
@@ -168,7 +202,29 @@ mod tests {
         HostView {
             hostname: EVIL.to_owned(),
             status: "active",
+            phase: "active",
             state: EVIL.to_owned(),
+            banned_with_domain: None,
+            added_at_micros: 1,
+            added_by: AddedBy::Request,
+            limits: LimitsView {
+                events_per_second: Some(50),
+                events_per_hour: None,
+                events_per_day: None,
+                bytes_per_second: None,
+                accounts_max: Some(10_000),
+                rule: Some(EVIL.to_owned()),
+                exception: None,
+            },
+            throttled: None,
+            last_reset: Some(ResetView {
+                cause: "future_cursor",
+                at_micros: 1_799_999_940_000_000,
+                from_epoch: 2,
+                from_seq: Some(99),
+                to_epoch: 3,
+                to_seq: None,
+            }),
             epoch: 3,
             seq: Some(1_234_567),
             account_count: 12,
@@ -181,6 +237,10 @@ mod tests {
             next_try_in_s: None,
             last_event_at_micros: None,
             last_end: None,
+            tries: 4,
+            connections: 3,
+            ends: BTreeMap::from([("closed", 2)]),
+            failures: 0,
             now_micros: 1_800_000_000_000_000,
             uptime_s: 3_700,
             refused: vec![RefusedView {

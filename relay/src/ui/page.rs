@@ -139,6 +139,7 @@ mod tests {
             uptime_s: 61,
             events_per_second: 12.4,
             subscribers: 2,
+            limits_file: None,
             window: WindowView { first: 1, last: 1234567, bytes: 5 << 20, age_s: Some(100_000), full: false },
             intake_bytes: 0,
             repos: 1000,

@@ -9,6 +9,7 @@ use validator::identity::Progress;
 use crate::{
     admin::readiness::{self, Problem},
     app::{App, VERSION},
+    limits_file,
 };
 
 /// Hosts on one page.
@@ -36,6 +37,8 @@ pub(super) struct Status {
     pub repos: u64,
     /// How the resolving of accounts' identities goes.
     pub identities: IdentitiesView,
+    /// How it stands with the file of limits, where there is one.
+    pub limits_file: Option<limits_file::Status>,
     /// Why it is not ready; empty where it is.
     pub problems: Vec<Problem>,
     /// What was refused, by reason, since the process began; zeros left out.
@@ -166,6 +169,7 @@ impl Status {
             intake_bytes: app.stores.intake.bytes_held(),
             repos: app.stores.repos.count().await?,
             identities: app.resolver.progress().into(),
+            limits_file: app.limits_file.as_ref().map(|status| status.borrow().clone()),
             problems: readiness::problems(&facts),
             refused: refused.map(|(reason, count)| ReasonView { reason: reason.as_str(), count }).collect(),
             hosts_count: all.len(),
