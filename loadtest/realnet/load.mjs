@@ -1,4 +1,5 @@
-// Two PDSs that are written to all the time; meanwhile one account's key is rotated, another moves, a third is taken down.
+// Two PDSs that are written to all the time; meanwhile one account's key is rotated, another moves, a third is
+// taken down by its PDS's operator, and a fourth by the relay's.
 import { move, newAccount, takedown, writePost } from './calls.mjs'
 import { rotateSigningKey } from './servers.mjs'
 
@@ -81,6 +82,12 @@ export async function tell([a, b], step) {
   })
   if (tom.refused === 0) throw new Error('the takedown did not stop its account from writing')
   tom.mayFail = false
+
+  // The relay's operator acts after the step that says so.
+  const { did } = crowd[0].account
+  await step('time for the relay to take ann0 down', () => sleep(500), { operator: 'takedown', did })
+  await step('ann0 writes, unheard', () => sleep(1_500), { operator: 'restore', did })
+  await step('ann0 is heard again', () => sleep(1_000))
 
   await step('all stop', () => Promise.all(all.map((each) => each.stop())))
   const seconds = (Date.now() - started) / 1000

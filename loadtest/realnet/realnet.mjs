@@ -22,10 +22,10 @@ for (const { server } of hosts) server.ctx.crawlers.requestCrawl()
 say({ crawl: true })
 
 await goOn()
-const accounts = await tell(hosts, async (name, act, { refused } = {}) => {
+const accounts = await tell(hosts, async (name, act, more = {}) => {
   try {
     const result = await act()
-    say({ step: name, seqs: await Promise.all(hosts.map(lastSeq)), refused })
+    say({ step: name, seqs: await Promise.all(hosts.map(lastSeq)), ...more })
     await goOn()
     return result
   } catch (error) {

@@ -91,7 +91,7 @@ pub(crate) async fn refused_of(relay: &RelayProcess, host: &HostName) -> BTreeMa
     let host: Value = serde_json::from_slice(&body).unwrap();
     let refused = host["refused"].as_array().unwrap().iter();
     refused
-        .map(|refused| (refused["reason"].as_str().unwrap().to_owned(), refused["count"].as_u64().unwrap()))
+        .map(|refused| (refused["reason"].as_str().unwrap().to_owned(), refused["total"].as_u64().unwrap()))
         .collect()
 }
 
