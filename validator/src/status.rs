@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     num::{NonZeroU32, NonZeroUsize},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub host_concurrent_max: NonZeroUsize,
     /// Requests a second.
     pub per_second: NonZeroU32,
+    /// Requests a second to one host.
+    pub host_per_second: NonZeroU32,
     /// The time for an answer, waiting for one's turn included. Then the account stays as it was known.
     pub timeout: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for Config {
             concurrent_max: NonZeroUsize::new(32).expect("32 is not 0"),
             host_concurrent_max: NonZeroUsize::new(2).expect("2 is not 0"),
             per_second: NonZeroU32::new(50).expect("50 is not 0"),
+            host_per_second: NonZeroU32::new(5).expect("5 is not 0"),
             timeout: Duration::from_secs(5),
         }
     }
@@ -52,9 +55,19 @@ pub(crate) struct StatusAsker {
     egress: Egress,
     free: Semaphore,
     bucket: Mutex<TokenBucket>,
-    /// Hosts that are being asked. A host's own entry keeps one slow host from taking all turns.
-    hosts: Mutex<HashMap<HostName, Arc<Semaphore>>>,
+    /// Hosts that are being asked, or were a moment ago. A host's own entry keeps one slow host from taking all turns, and
+    /// one with many accounts that are not active from taking all requests.
+    hosts: Mutex<HashMap<HostName, Arc<Turn>>>,
 }
+
+/// How often one host may be asked.
+struct Turn {
+    free: Semaphore,
+    bucket: Mutex<TokenBucket>,
+}
+
+/// Past so many hosts, those that may be asked as often as ever are forgotten.
+const HOSTS_MAX: usize = 1_024;
 
 /// The answer's part that matters.
 #[derive(Deserialize)]
@@ -81,16 +94,13 @@ impl StatusAsker {
     pub(crate) async fn ask(&self, host: &HostName, did: &Did) -> Option<AccountStatus> {
         let turn = self.host(host);
         let answer = timeout(self.config.timeout, async {
-            let _of_host = turn.acquire().await.ok()?;
+            let _of_host = turn.free.acquire().await.ok()?;
+            paid(&turn.bucket).await;
             let _of_all = self.free.acquire().await.ok()?;
-            let wait = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), 1);
-            sleep(wait.duration()).await;
+            paid(&self.bucket).await;
             self.request(host, did).await
         });
-        let answer = answer.await.ok().flatten();
-        drop(turn);
-        self.forget_idle(host);
-        answer
+        answer.await.ok().flatten()
     }
 
     async fn request(&self, host: &HostName, did: &Did) -> Option<AccountStatus> {
@@ -111,20 +121,31 @@ impl StatusAsker {
         }
     }
 
-    fn host(&self, host: &HostName) -> Arc<Semaphore> {
+    fn host(&self, host: &HostName) -> Arc<Turn> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = hosts
-            .entry(host.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.config.host_concurrent_max.get())));
+        if hosts.len() >= HOSTS_MAX && !hosts.contains_key(host) {
+            let now = Instant::now();
+            hosts.retain(|_, turn| Arc::strong_count(turn) > 1 || !lock(&turn.bucket).full_in(now).is_zero());
+        }
+        let Config { host_concurrent_max, host_per_second, .. } = self.config;
+        let turn = hosts.entry(host.clone()).or_insert_with(|| {
+            Arc::new(Turn {
+                free: Semaphore::new(host_concurrent_max.get()),
+                bucket: Mutex::new(TokenBucket::new(host_per_second, host_per_second)),
+            })
+        });
         Arc::clone(turn)
     }
+}
 
-    fn forget_idle(&self, host: &HostName) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.get(host).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            hosts.remove(host);
-        }
-    }
+/// Waits until one more request is paid for.
+async fn paid(bucket: &Mutex<TokenBucket>) {
+    let wait = lock(bucket).take(Instant::now(), 1);
+    sleep(wait.duration()).await;
+}
+
+fn lock(bucket: &Mutex<TokenBucket>) -> MutexGuard<'_, TokenBucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(body: &[u8], did: &Did) -> Option<AccountStatus> {

@@ -68,14 +68,14 @@ pub(super) async fn show(State(app): State<App>, Path(text): Path<String>) -> Re
 /// `PUT /admin/accounts/{did}/takedown`: nothing of it is served any more, but our own `#account` event that says so.
 pub(super) async fn takedown(State(app): State<App>, Path(text): Path<String>) -> Result<Json<Account>, Error> {
     let did = did(&text)?;
-    app.accounts.takedown(&did).await.map_err(|error| failed(&did, error))?;
+    app.takedown(&did).await.map_err(|error| failed(&did, error))?;
     view(&app, &did).await
 }
 
 /// `DELETE /admin/accounts/{did}/takedown`: its host's word counts again.
 pub(super) async fn restore(State(app): State<App>, Path(text): Path<String>) -> Result<Json<Account>, Error> {
     let did = did(&text)?;
-    app.accounts.restore(&did).await.map_err(|error| failed(&did, error))?;
+    app.restore(&did).await.map_err(|error| failed(&did, error))?;
     view(&app, &did).await
 }
 

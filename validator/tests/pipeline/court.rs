@@ -11,7 +11,7 @@ use std::{
 
 use atproto::{
     cid::Cid,
-    event::{CommitEvent, Event, Kind, Routed, route},
+    event::{self, CommitEvent, Event, Kind, Routed, route},
     syntax::{Did, HostName, Tid},
 };
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use storage::{
     limits::{Limits, Rules},
     memory,
     refusal::Refusals,
+    repos::AccountStatus,
     seq::Seq,
 };
 use tokio::{
@@ -145,6 +146,7 @@ impl Receipts for Counter {
 pub(crate) struct Court {
     pub(crate) stores: Stores,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) limits: Limits,
     registry: Registry,
     receipts: Arc<Counter>,
     shutdown: CancellationToken,
@@ -183,13 +185,20 @@ impl Court {
         let mut config = validator::Config { replica_lag: lag, ..validator::Config::default() };
         edit(&mut config);
         let refusals = Arc::new(Refusals::default());
-        let parts = Parts { stores: stores.clone(), resolver, egress, limits, refusals: Arc::clone(&refusals), clock };
+        let parts = Parts {
+            stores: stores.clone(),
+            resolver,
+            egress,
+            limits: limits.clone(),
+            refusals: Arc::clone(&refusals),
+            clock,
+        };
         let validator = Validator::build(config, parts, &registry).unwrap();
         let stop = shutdown.clone();
         let (mut lanes, mut loops) = (JoinSet::new(), JoinSet::new());
         lanes.spawn(async move { validator.run_workers(NonZeroUsize::new(2).unwrap(), stop).await });
         loops.spawn(directory.run(shutdown.clone()));
-        Court { stores, refusals, registry, receipts: Arc::default(), directory: loops, lanes, shutdown }
+        Court { stores, limits, refusals, registry, receipts: Arc::default(), directory: loops, lanes, shutdown }
     }
 
     /// Puts frames into the intake, a host in turn with the others.
@@ -246,6 +255,26 @@ impl Court {
             received.extend(page.iter().filter_map(|event| Received::read(&event.frame)));
         }
         Judge::new(network.truth()).reading(&received, extent)
+    }
+
+    /// The log's events of one account, with what an `#account` says.
+    pub(crate) async fn events_of(&self, did: &Did) -> Vec<(Kind, Option<AccountStatus>)> {
+        let (mut found, mut after) = (Vec::new(), Seq(0));
+        loop {
+            let page = self.stores.log.read(after, 1 << 20).await.unwrap();
+            let Some(last) = page.last() else { return found };
+            after = last.seq;
+            for published in page.iter().filter(|event| event.account == Did::lane_hash(did.as_str())) {
+                found.push(match event::parse(&published.frame).unwrap() {
+                    Event::Commit(_) => (Kind::Commit, None),
+                    Event::Sync(_) => (Kind::Sync, None),
+                    Event::Identity(_) => (Kind::Identity, None),
+                    Event::Account(event) => {
+                        (Kind::Account, Some(AccountStatus::from_event(event.active, event.status)))
+                    }
+                });
+            }
+        }
     }
 
     /// What was refused, and how often.

@@ -7,12 +7,18 @@ mod stores;
 
 use std::{num::NonZeroU32, time::Duration};
 
+use atproto::event::Kind;
 use loadtest::{
     judge::{Expect, Extent},
-    network::{Action, Config, Fault, Kind, Mix, Network, Pace},
+    network::{Action, Config, Fault, Kind as Record, Mix, Network, Pace},
 };
 use runtime::clock::Clock;
-use storage::{lane::LaneCount, memory, repos::AccountStatus};
+use storage::{
+    lane::LaneCount,
+    limits::Rules,
+    memory,
+    repos::{AccountStatus, LocalStatus},
+};
 use tokio::time::{sleep, timeout};
 use validator::verdict::Reason;
 
@@ -183,8 +189,8 @@ async fn a_new_key_is_found_though_nobody_announced_it() {
     let did = &network.accounts()[0];
     let asked = network.directory().requests_for(did.as_str());
     network.act(0, Action::RotateKey).unwrap();
-    network.act(0, Action::Create(Kind::Post)).unwrap();
-    let unannounced = frames_of(&network).await.after(&frames).only(&[atproto::event::Kind::Commit]);
+    network.act(0, Action::Create(Record::Post)).unwrap();
+    let unannounced = frames_of(&network).await.after(&frames).only(&[Kind::Commit]);
     assert_eq!(unannounced.len(), 1);
     court.feed(&unannounced).await;
     court.covered(frames.len() + 1).await;
@@ -204,7 +210,7 @@ async fn an_account_moves_and_its_old_host_is_heard_no_more() {
     let did = &network.accounts()[0];
     let old = network.hosts()[network.host_of(0)].clone();
     network.act(0, Action::Migrate).unwrap();
-    network.act(0, Action::Create(Kind::Post)).unwrap();
+    network.act(0, Action::Create(Record::Post)).unwrap();
     let new = network.hosts()[network.host_of(0)].clone();
     assert_ne!(old, new);
     let moved = frames_of(&network).await.after(&frames);
@@ -232,7 +238,7 @@ async fn an_account_that_is_active_again_is_believed_when_its_host_says_so() {
 
     // A commit from an account that is not active, whatever its host says: refused, and asked about once.
     let did = network.accounts()[0].clone();
-    network.send_raw(network.host_of(0), &did, atproto::event::Kind::Commit, Expect::Refuse, |seq, time| {
+    network.send_raw(network.host_of(0), &did, Kind::Commit, Expect::Refuse, |seq, time| {
         court::empty_commit(&did, seq, time)
     });
     let refused = frames_of(&network).await.after(&frames).after(&off);
@@ -243,9 +249,9 @@ async fn an_account_that_is_active_again_is_believed_when_its_host_says_so() {
 
     // It comes back, but the events that say so are lost on the way; another court has not asked yet.
     network.act(0, Action::Activate).unwrap();
-    network.act(0, Action::Create(Kind::Post)).unwrap();
+    network.act(0, Action::Create(Record::Post)).unwrap();
     let all = frames_of(&network).await;
-    let back = all.after(&frames).after(&off).after(&refused).only(&[atproto::event::Kind::Commit]);
+    let back = all.after(&frames).after(&off).after(&refused).only(&[Kind::Commit]);
     let stores = court.stores.clone();
     court.close().await;
     let court = Court::open_on(&network, stores);
@@ -254,6 +260,83 @@ async fn an_account_that_is_active_again_is_believed_when_its_host_says_so() {
     assert_eq!(court.refused(), []);
     let state = court.stores.repos.get(&did).await.unwrap().unwrap();
     assert_eq!(state.upstream, AccountStatus::Active);
+    // Subscribers are told before they get what it writes.
+    let told = court.events_of(&did).await;
+    let expected = [
+        (Kind::Account, Some(AccountStatus::Deactivated)),
+        (Kind::Account, Some(AccountStatus::Active)),
+        (Kind::Commit, None),
+    ];
+    assert!(told.ends_with(&expected), "{told:?}");
+    court.close().await;
+}
+
+/// A host with more accounts than it may have: the first ones are taken whole, the others by name not at all, until there
+/// is a place for them.
+#[tokio::test]
+async fn accounts_over_the_cap_are_throttled_and_heal_when_it_rises() {
+    let config =
+        Config { hosts: 2, accounts: 16, pace: Pace::ByHand, mix: Mix::COMMITS, remember: true, ..Config::default() };
+    let network = Network::start(config, Clock::system()).await.unwrap();
+    let capped = network.hosts()[0].clone();
+    let cap = |max: u64| Rules::parse(&format!("[[rule]]\nhosts = [\"{capped}\"]\naccounts_max = {max}\n")).unwrap();
+    let write =
+        |accounts: &[usize]| accounts.iter().for_each(|n| network.act(*n, Action::Create(Record::Post)).unwrap());
+    let all: Vec<usize> = (0..16).collect();
+    // Two commits of each, with the one that it begins with.
+    write(&all);
+    // Commits alone, which is what counts here.
+    let commits = async || frames_of(&network).await.only(&[Kind::Commit]);
+    let first = commits().await;
+    let court = Court::open(&network, memory_config());
+    court.limits.set_rules(cap(5));
+    court.feed(&first).await;
+    court.covered(first.len()).await;
+    let stores = court.stores.clone();
+    let throttled = async || {
+        let mut throttled = Vec::new();
+        for (n, did) in network.accounts().iter().enumerate() {
+            let state = stores.repos.get(did).await.unwrap().unwrap();
+            if state.local == LocalStatus::Throttled {
+                assert_eq!((state.status(), network.host_of(n)), (AccountStatus::Throttled { active: false }, 0));
+                throttled.push(n);
+            }
+        }
+        throttled
+    };
+    let marked = throttled().await;
+    assert_eq!(marked.len(), 3);
+    assert_eq!(court.refused(), [(Reason::AccountThrottled, 6)]);
+    assert_eq!(court.stores.log.window().borrow().last.0, 26 + 3, "one event says so of each");
+
+    // Another process counts the same. One place more: the first that writes has it.
+    court.close().await;
+    let court = Court::open_on(&network, stores.clone());
+    court.limits.set_rules(cap(6));
+    write(&all);
+    let second = commits().await.after(&first);
+    court.feed(&second).await;
+    court.covered(second.len()).await;
+    let still = throttled().await;
+    assert_eq!((still.len(), court.refused()), (2, vec![(Reason::AccountThrottled, 2)]));
+
+    // Without a limit the others come too; nothing is told of those who were never throttled.
+    court.limits.set_rules(Rules::default());
+    write(&all);
+    let third = commits().await.after(&first).after(&second);
+    court.feed(&third).await;
+    court.covered(second.len() + third.len()).await;
+    assert_eq!(throttled().await, [0_usize; 0]);
+    for (n, did) in network.accounts().iter().enumerate() {
+        let (commit, account) = ((Kind::Commit, None), |status| (Kind::Account, Some(status)));
+        let (off, on) = (account(AccountStatus::Throttled { active: false }), account(AccountStatus::Active));
+        let expected = match (marked.contains(&n), still.contains(&n)) {
+            (false, _) => vec![commit; 4],
+            (true, false) => vec![off, on, commit, commit],
+            (true, true) => vec![off, on, commit],
+        };
+        assert_eq!(court.events_of(did).await, expected, "account {n}");
+    }
     court.close().await;
 }
 
@@ -264,7 +347,7 @@ async fn lies_are_refused_by_name_and_delay_nobody_else() {
     let did = network.accounts()[0].clone();
     let stranger = atproto::syntax::Did::parse("did:plc:zzzzzzzzzzzzzzzzzzzzzzzz").unwrap();
     let other = (network.host_of(0) + 1) % 3;
-    let commit = atproto::event::Kind::Commit;
+    let commit = Kind::Commit;
     for (host, did) in [(other, &did), (network.host_of(0), &did), (other, &stranger)] {
         network.send_raw(host, did, commit, Expect::Refuse, |seq, time| court::empty_commit(did, seq, time));
     }
