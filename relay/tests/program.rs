@@ -238,7 +238,7 @@ fn a_running_relay_is_administered() {
     for (row, (who, host)) in
         rows[1..].iter().zip([("alice", "localhost:12"), ("alice", "localhost:11"), ("admin", "localhost:10")])
     {
-        assert_eq!((row[2], row[4], row[5], row[6]), (who, "banHost", host, "done"), "{said}");
+        assert_eq!((row[3], row[5], row[6], row[7]), (who, "banHost", host, "done"), "{said}");
     }
     assert!(said.contains("mainstem admin audit --before"), "{said}");
 

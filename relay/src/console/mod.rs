@@ -76,16 +76,18 @@ async fn hosts(client: &Client, command: &HostsCommand) -> Result<(Value, Say), 
                 From::Live => json!({ "from": "live" }),
                 From::Oldest => json!({ "from": "oldest" }),
             });
-            Ok((client.change(Method::PUT, &["hosts", host], body).await?, say::host))
+            Ok((client.change(Method::PUT, &["hosts", host], body).await?, say::host_added))
         }
         HostsCommand::Rewind { host, to } => {
             let body = to.map(|to| json!({ "to": to }));
-            Ok((client.change(Method::POST, &["hosts", host, "rewind"], body).await?, say::host))
+            Ok((client.change(Method::POST, &["hosts", host, "rewind"], body).await?, say::host_rewound))
         }
         HostsCommand::Limits(args) => limits(client, args).await,
-        HostsCommand::Ban { host } => Ok((client.change(Method::PUT, &["hosts", host, "ban"], None).await?, say::host)),
+        HostsCommand::Ban { host } => {
+            Ok((client.change(Method::PUT, &["hosts", host, "ban"], None).await?, say::host_banned))
+        }
         HostsCommand::Unban { host } => {
-            Ok((client.change(Method::DELETE, &["hosts", host, "ban"], None).await?, say::host))
+            Ok((client.change(Method::DELETE, &["hosts", host, "ban"], None).await?, say::host_unbanned))
         }
     }
 }
@@ -146,10 +148,10 @@ async fn accounts(client: &Client, command: &AccountsCommand) -> Result<(Value, 
     match command {
         AccountsCommand::Show { did } => Ok((client.get(&["accounts", did], Vec::new()).await?, say::account)),
         AccountsCommand::Takedown { did } => {
-            Ok((client.change(Method::PUT, &["accounts", did, "takedown"], None).await?, say::account))
+            Ok((client.change(Method::PUT, &["accounts", did, "takedown"], None).await?, say::account_taken_down))
         }
         AccountsCommand::Restore { did } => {
-            Ok((client.change(Method::DELETE, &["accounts", did, "takedown"], None).await?, say::account))
+            Ok((client.change(Method::DELETE, &["accounts", did, "takedown"], None).await?, say::account_restored))
         }
         AccountsCommand::ReResolve { did } => {
             Ok((client.change(Method::POST, &["accounts", did, "re-resolve"], None).await?, say::identity))

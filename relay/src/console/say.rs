@@ -1,5 +1,7 @@
 //! What the relay answers, said to people.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::table::{
@@ -21,6 +23,10 @@ pub(super) fn hosts(answer: &Value) -> String {
     ]);
     let rows = items(answer, "hosts");
     for host in rows {
+        let next_try = match host["nextTryInS"].as_u64() {
+            Some(0) => "now".to_owned(),
+            Some(_) | None => seconds(&host["nextTryInS"]),
+        };
         let refused: u64 = items(host, "refused").iter().filter_map(|refused| refused["lastDay"].as_u64()).sum();
         table.row(vec![
             text(&host["hostname"]),
@@ -30,7 +36,7 @@ pub(super) fn hosts(answer: &Value) -> String {
             number(&host["seq"]),
             number(&refused.into()),
             seconds(&host["connectedForS"]),
-            seconds(&host["nextTryInS"]),
+            next_try,
             text(&host["lastEnd"]["cause"]),
         ]);
     }
@@ -106,6 +112,41 @@ pub(super) fn host(host: &Value) -> String {
         ]));
     }
     said
+}
+
+pub(super) fn host_added(host: &Value) -> String {
+    match host["status"].as_str() {
+        Some("banned") => {
+            format!("{0} is known, but banned; mainstem admin hosts unban {0}\n", text(&host["hostname"]))
+        }
+        Some(_) | None => format!(
+            "{0} is read from now on, after restarts too; how it goes: mainstem admin hosts show {0}\n",
+            text(&host["hostname"])
+        ),
+    }
+}
+
+pub(super) fn host_rewound(host: &Value) -> String {
+    let place = match host["seq"].as_u64() {
+        None | Some(0) => "from its oldest event".to_owned(),
+        Some(_) => format!("from after seq {}", number(&host["seq"])),
+    };
+    let name = text(&host["hostname"]);
+    format!("{name} is read again {place}; what was accepted before is known as a repeat\n")
+}
+
+pub(super) fn host_banned(host: &Value) -> String {
+    format!("{0} is banned: it is not read any more, until: mainstem admin hosts unban {0}\n", text(&host["hostname"]))
+}
+
+pub(super) fn host_unbanned(host: &Value) -> String {
+    let name = text(&host["hostname"]);
+    match host["status"].as_str() {
+        Some("banned") => {
+            format!("{name} is banned itself no more, but its domain is: mainstem admin domains list\n")
+        }
+        Some(_) | None => format!("{name} is banned no more: it is read on from where it was\n"),
+    }
 }
 
 /// A value behind its name, or nothing.
@@ -211,6 +252,21 @@ pub(super) fn account(account: &Value) -> String {
     said
 }
 
+pub(super) fn account_taken_down(account: &Value) -> String {
+    format!(
+        "{0} is taken down: nothing of it is served, live or from replay, until: mainstem admin accounts restore {0}\n",
+        text(&account["did"])
+    )
+}
+
+pub(super) fn account_restored(account: &Value) -> String {
+    format!(
+        "{} is not taken down by this relay; it is {}, as its host says\n",
+        text(&account["did"]),
+        text(&account["status"])
+    )
+}
+
 pub(super) fn identity(identity: &Value) -> String {
     let or_none = |value: &Value| if value.is_null() { "none".to_owned() } else { text(value) };
     if !identity["absence"].is_null() {
@@ -284,9 +340,11 @@ pub(super) fn changes(answer: &Value) -> String {
         };
         table.row(vec![
             text(&entry["id"]),
-            text(&entry["at"]),
+            text(&entry["at"]).replace('T', " "),
             text(&entry["who"]),
-            text(&entry["address"]),
+            text(&entry["address"])
+                .parse()
+                .map_or_else(|_| text(&entry["address"]), |at: SocketAddr| at.ip().to_string()),
             text(&entry["operation"]),
             text(&entry["target"]),
             text(&entry["body"]),

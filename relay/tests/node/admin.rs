@@ -1,6 +1,6 @@
 //! The private listener, and the page for people.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -343,6 +343,45 @@ async fn every_operation_does_what_it_says() {
     administered.ok("GET", "/openapi.json", "").await;
     let all: BTreeSet<String> = administered.document.operations().into_iter().map(|(name, ..)| name).collect();
     assert_eq!(*administered.asked.borrow(), all);
+    administered.relay.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_reads_nothing_is_sent_away_after_a_whole_frame() {
+    let administered = Administered::start().await;
+    let relay = &administered.relay;
+    relay.append(64, 1 << 20).await;
+    let mut subscriber = relay.subscribe("?cursor=0").await;
+    // What the sockets' buffers take leaves; then it stands still in the middle of something.
+    let stands_still = async {
+        let mut before = 0;
+        loop {
+            let page = administered.ok("GET", "/subscribers", "").await;
+            let sent = page["subscribers"][0]["bytesSent"].as_u64().unwrap();
+            if sent > 0 && sent == before {
+                break;
+            }
+            before = sent;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(LONG, stands_still).await.unwrap();
+    administered.ok("DELETE", "/subscribers/1", "").await;
+    let mut seq = 0;
+    loop {
+        match subscriber.next().await {
+            Got::Event(next) => {
+                assert_eq!(next, seq + 1);
+                seq = next;
+            }
+            end => {
+                assert_eq!(end, Got::Closed(Some(1008)));
+                break;
+            }
+        }
+    }
+    assert!((1..64).contains(&seq), "{seq}");
+    relay.wait_for_metric("mainstem_fanout_disconnects_total{reason=\"disconnected\"}", 1.0).await;
     administered.relay.drain().await;
 }
 
