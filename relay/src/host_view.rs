@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use crawler::{BannedBy, Throttled};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use storage::{
     hosts::{AddedBy, HostStatus, Reset},
-    limits::{Change, Source},
+    limits::{Change, Limit, Source},
     refusal::{Example, Refused},
 };
 
@@ -97,7 +97,42 @@ pub struct LimitsView {
     /// The pattern of the rule that says so; `None` for the default.
     pub rule: Option<String>,
     /// The operator's exception for this host, over the rule.
-    pub exception: Option<Change>,
+    pub exception: Option<ExceptionView>,
+}
+
+/// Limits of one host that win over the rule's: each a whole number or `unlimited`; what is absent is the rule's.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExceptionView {
+    /// Messages a second, over ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_second: Option<Limit>,
+    /// Messages an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_hour: Option<Limit>,
+    /// Messages a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_day: Option<Limit>,
+    /// Bytes of messages a second, over ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<Limit>,
+    /// Accounts that are relayed at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accounts_max: Option<Limit>,
+}
+
+impl From<Change> for ExceptionView {
+    fn from(change: Change) -> ExceptionView {
+        let Change { events_per_second, events_per_hour, events_per_day, bytes_per_second, accounts_max } = change;
+        ExceptionView { events_per_second, events_per_hour, events_per_day, bytes_per_second, accounts_max }
+    }
+}
+
+impl From<ExceptionView> for Change {
+    fn from(view: ExceptionView) -> Change {
+        let ExceptionView { events_per_second, events_per_hour, events_per_day, bytes_per_second, accounts_max } = view;
+        Change { events_per_second, events_per_hour, events_per_day, bytes_per_second, accounts_max }
+    }
 }
 
 /// A host is read more slowly than it sends.
@@ -250,7 +285,7 @@ impl LimitsView {
                 Source::Rule(pattern) => Some(pattern.clone()),
                 Source::Local | Source::Default => None,
             },
-            exception: host.limits_exception,
+            exception: host.limits_exception.map(ExceptionView::from),
         }
     }
 }

@@ -5,15 +5,14 @@ use axum::{
     body::Bytes,
     extract::{Path, State},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use storage::limits::{Change, HostLimits, Limit, Source};
 
 use super::{
     error::Error,
     input::{body, known_host},
 };
-use crate::app::App;
+use crate::{app::App, host_view::ExceptionView};
 
 /// What is written in an exception.
 const EXAMPLE: &str = "{\"accountsMax\": 100000, \"eventsPerDay\": \"unlimited\"}";
@@ -30,7 +29,7 @@ pub(super) struct LimitsView {
     /// `rule`, `local` or `default`.
     source: &'static str,
     /// What was said for this host alone.
-    exception: Exception,
+    exception: ExceptionView,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,22 +40,6 @@ struct InForce {
     events_per_day: Option<u64>,
     bytes_per_second: Option<u64>,
     accounts_max: Option<u64>,
-}
-
-/// Some limits: a whole number or `unlimited`; what is absent is the rule's.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Exception {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    events_per_second: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    events_per_hour: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    events_per_day: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bytes_per_second: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    accounts_max: Option<Value>,
 }
 
 /// `GET /admin/hosts/{hostname}/limits`
@@ -72,8 +55,9 @@ pub(super) async fn set(
     bytes: Bytes,
 ) -> Result<Json<LimitsView>, Error> {
     let host = known_host(&app, &name)?;
-    let exception: Exception = body(&bytes, EXAMPLE)?;
-    let change = exception.change()?;
+    let exception: ExceptionView = body(&bytes, EXAMPLE)?;
+    check(&exception)?;
+    let change = Change::from(exception);
     if change.is_empty() {
         return Err(Error::invalid(format!(
             "name at least one limit, like {EXAMPLE}; DELETE takes the exception back"
@@ -103,7 +87,7 @@ impl LimitsView {
             in_force: InForce::new(limits),
             rule,
             source,
-            exception: Exception::new(exception.unwrap_or_default()),
+            exception: exception.unwrap_or_default().into(),
         }
     }
 }
@@ -120,42 +104,19 @@ impl InForce {
     }
 }
 
-impl Exception {
-    fn new(change: Change) -> Exception {
-        let value = |limit: Option<Limit>| {
-            limit.map(|limit| match limit {
-                Limit::Unlimited => Value::from("unlimited"),
-                Limit::AtMost(n) => Value::from(n),
-            })
-        };
-        Exception {
-            events_per_second: value(change.events_per_second),
-            events_per_hour: value(change.events_per_hour),
-            events_per_day: value(change.events_per_day),
-            bytes_per_second: value(change.bytes_per_second),
-            accounts_max: value(change.accounts_max),
+/// A rate of nothing is a ban.
+fn check(exception: &ExceptionView) -> Result<(), Error> {
+    for (name, limit) in [
+        ("eventsPerSecond", exception.events_per_second),
+        ("eventsPerHour", exception.events_per_hour),
+        ("eventsPerDay", exception.events_per_day),
+        ("bytesPerSecond", exception.bytes_per_second),
+    ] {
+        if limit == Some(Limit::AtMost(0)) {
+            return Err(Error::invalid(format!(
+                "{name} is a whole number from 1 up or \"unlimited\"; to stop a host, ban it"
+            )));
         }
     }
-
-    fn change(&self) -> Result<Change, Error> {
-        Ok(Change {
-            events_per_second: limit("eventsPerSecond", &self.events_per_second, 1)?,
-            events_per_hour: limit("eventsPerHour", &self.events_per_hour, 1)?,
-            events_per_day: limit("eventsPerDay", &self.events_per_day, 1)?,
-            bytes_per_second: limit("bytesPerSecond", &self.bytes_per_second, 1)?,
-            accounts_max: limit("accountsMax", &self.accounts_max, 0)?,
-        })
-    }
-}
-
-/// One limit as it is written.
-fn limit(name: &str, value: &Option<Value>, min: u64) -> Result<Option<Limit>, Error> {
-    let Some(value) = value else { return Ok(None) };
-    match (value.as_u64().filter(|n| *n >= min), value.as_str()) {
-        (Some(n), _) => Ok(Some(Limit::AtMost(n))),
-        (None, Some("unlimited")) => Ok(Some(Limit::Unlimited)),
-        (None, _) => Err(Error::invalid(format!(
-            "{name} is a whole number from {min} up or \"unlimited\"; to stop a host, ban it"
-        ))),
-    }
+    Ok(())
 }

@@ -9,6 +9,15 @@ use super::table::{
     Table, bytes, facts, number, rate, seconds, text, time,
 };
 
+/// Limits in words, and their names in the API.
+const LIMITS: [(&str, &str); 5] = [
+    ("events a second", "eventsPerSecond"),
+    ("events an hour", "eventsPerHour"),
+    ("events a day", "eventsPerDay"),
+    ("bytes a second", "bytesPerSecond"),
+    ("accounts", "accountsMax"),
+];
+
 pub(super) fn hosts(answer: &Value) -> String {
     let mut table = Table::new(&[
         ("HOST", Left),
@@ -51,6 +60,34 @@ pub(super) fn host(host: &Value) -> String {
         Value::Null => String::new(),
         end => format!("{}, {}: {}", time(&end["atMicros"]), text(&end["cause"]), text(&end["detail"])),
     };
+    let throttled = match &host["throttled"] {
+        Value::Null => String::new(),
+        over => {
+            format!("over {} {}, until {}", number(&over["limit"]), rate_words(&over["by"]), time(&over["untilMicros"]))
+        }
+    };
+    let last_reset = match &host["lastReset"] {
+        Value::Null => String::new(),
+        reset => {
+            let seq = |seq: &Value| if seq.is_null() { "live".to_owned() } else { format!("seq {}", number(seq)) };
+            let cause = match reset["cause"].as_str() {
+                Some("future_cursor") => "the host said that our cursor is ahead of it",
+                Some("seq_went_back") => "the host sent a lower seq",
+                Some("rewound") => "rewound by an operator",
+                Some(_) | None => "for a reason unknown to this program",
+            };
+            format!(
+                "{}, {cause}: from {} to {}",
+                time(&reset["atMicros"]),
+                seq(&reset["fromSeq"]),
+                seq(&reset["toSeq"])
+            )
+        }
+    };
+    let added_by = match host["addedBy"].as_str() {
+        Some("request") => "a requestCrawl",
+        Some(_) | None => "the operator",
+    };
     let accounts = match host["accountsThrottled"].as_u64() {
         None | Some(0) => number(&host["accountCount"]),
         Some(_) => {
@@ -61,14 +98,20 @@ pub(super) fn host(host: &Value) -> String {
         ("host", text(&host["hostname"])),
         ("status", text(&host["status"])),
         ("", text(&host["state"])),
+        ("throttled", throttled),
         ("last end", last_end),
+        ("failures in a row", if host["failures"] == 0 { String::new() } else { number(&host["failures"]) }),
+        ("connections", format!("{} of {} tries", number(&host["connections"]), number(&host["tries"]))),
         ("read up to seq", number(&host["seq"])),
         ("seq resets", number(&host["epoch"])),
+        ("last reset", last_reset),
         ("last event", time(&host["lastEventAtMicros"])),
         ("events", format!("{}, {} a second now", number(&host["events"]), rate(&host["eventsPerSecond"]))),
         ("bytes", bytes(&host["bytes"])),
         ("being judged", number(&host["inFlight"])),
         ("accounts", accounts),
+        ("limits", limits_in_a_line(&host["limits"])),
+        ("added", format!("{}, by {}", time(&host["addedAtMicros"]), added_by)),
     ]);
     let refused = items(host, "refused");
     if refused.is_empty() {
@@ -112,6 +155,29 @@ pub(super) fn host(host: &Value) -> String {
         ]));
     }
     said
+}
+
+/// The limits in force, those without limit left out.
+fn limits_in_a_line(limits: &Value) -> String {
+    let named = LIMITS.iter().filter(|(_, field)| !limits[*field].is_null());
+    let said: Vec<_> = named.map(|(name, field)| format!("{} {name}", number(&limits[*field]))).collect();
+    let from = match (&limits["exception"], &limits["rule"]) {
+        (Value::Object(_), _) => " (with an exception: hosts limits)".to_owned(),
+        (_, Value::String(rule)) => format!(" (the rule for {rule})"),
+        (_, _) => String::new(),
+    };
+    if said.is_empty() { format!("none{from}") } else { format!("{}{from}", said.join(", ")) }
+}
+
+/// A rate's name in words.
+fn rate_words(by: &Value) -> &'static str {
+    match by.as_str() {
+        Some("events_per_second") => "events a second",
+        Some("events_per_hour") => "events an hour",
+        Some("events_per_day") => "events a day",
+        Some("bytes_per_second") => "bytes a second",
+        Some(_) | None => "of a rate",
+    }
 }
 
 pub(super) fn host_added(host: &Value) -> String {
@@ -162,13 +228,7 @@ pub(super) fn limits(limits: &Value) -> String {
     };
     let mut said = facts(&[("host", text(&limits["hostname"])), ("rule", source)]);
     let mut table = Table::new(&[("LIMIT", Left), ("IN FORCE", Right), ("EXCEPTION", Right)]);
-    for (name, field) in [
-        ("events a second", "eventsPerSecond"),
-        ("events an hour", "eventsPerHour"),
-        ("events a day", "eventsPerDay"),
-        ("bytes a second", "bytesPerSecond"),
-        ("accounts", "accountsMax"),
-    ] {
+    for (name, field) in LIMITS {
         let in_force = match &limits["inForce"][field] {
             Value::Null => "unlimited".to_owned(),
             limit => number(limit),
