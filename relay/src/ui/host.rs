@@ -140,6 +140,7 @@ fn write_refusals(html: &mut String, host: &HostView) -> fmt::Result {
 
 fn write_refused(html: &mut String, refused: &RefusedView, now_micros: u64) -> fmt::Result {
     let RefusedView { reason, meaning, remedy, example, .. } = refused;
+    let (meaning, remedy) = (Escaped(meaning), Escaped(remedy));
     write!(
         html,
         "<section class=\"card\" id=\"{reason}\"><h3><code>{reason}</code> {meaning}</h3><p>{remedy}</p><dl>"

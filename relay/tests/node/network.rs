@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
+use atproto::{
+    cid::Cid,
+    event::{CommitEvent, Event, Kind},
+    syntax::Tid,
+};
 use loadtest::{
-    judge::{Extent, Judge},
+    judge::{Expect, Extent, Judge},
     network::{Config as NetworkConfig, Mix, Network, Pace},
     subscriber::{self, Keep},
 };
 use runtime::clock::Clock;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{LONG, Relay, ask, config, get};
 
@@ -49,6 +56,62 @@ async fn a_host_asks_to_be_crawled_and_its_events_arrive() {
     assert!(page.status == 200 && page.body.contains(name), "{page:?}");
     relay.drain().await;
     network.stop().await;
+}
+
+/// What the author of a PDS sees who sends a commit without a CAR, and one of an account that lives elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hosts_page_tells_its_author_what_is_wrong() {
+    let network =
+        NetworkConfig { hosts: 2, accounts: 6, pace: Pace::ByHand, mix: Mix::STRICT, ..NetworkConfig::default() };
+    let network = Network::start_paused(network, Clock::system()).await.unwrap();
+    network.announce_all().await.unwrap();
+    let did = network.accounts()[0].clone();
+    let (theirs, other) = (network.host_of(0), (network.host_of(0) + 1) % 2);
+    for host in [theirs, other] {
+        network.send_raw(host, &did, Kind::Commit, Expect::Refuse, |seq, time| {
+            let rev = Tid::from_micros(Clock::system().now_micros(), 0).to_string();
+            let (repo, commit) = (did.as_str(), Cid::of_cbor(b""));
+            let (too_big, rebase, blocks, ops) = (false, false, &b"no car"[..], Vec::new());
+            let (rev, since, prev_data) = (rev.as_str(), None, None);
+            Event::Commit(CommitEvent { seq, repo, time, rev, since, commit, too_big, rebase, blocks, ops, prev_data })
+                .encode()
+        });
+    }
+    let mut config = config(&[]);
+    config.plc_url = network.plc_url().parse().unwrap();
+    let relay = Relay::start(config).await;
+
+    for (host, reason, expected) in [(theirs, "bad_car", "a CAR of version 1"), (other, "wrong_host", "localhost")] {
+        let name = network.hosts()[host].as_str();
+        let body = format!("{{\"hostname\": \"http://{name}/\"}}");
+        ask(relay.public, "POST", "/xrpc/com.atproto.sync.requestCrawl", &[], &body).await;
+        let shown = async {
+            loop {
+                let view = get(relay.public, &format!("/host.json?hostname={name}")).await.json();
+                if view["refused"] != json!([]) {
+                    return view;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let view = timeout(LONG, shown).await.expect("the refusal is shown");
+        let refused = &view["refused"][0];
+        assert_eq!(
+            (&refused["reason"], &refused["lastHour"], &refused["total"]),
+            (&json!(reason), &json!(1), &json!(1))
+        );
+        assert_eq!(refused["example"]["did"], did.as_str());
+        assert!(refused["example"]["rev"].is_string() && refused["example"]["kind"] == "#commit", "{refused}");
+        let page = get(relay.public, &format!("/host?hostname={name}")).await.body;
+        assert!(page.contains(reason) && page.contains(expected), "{page}");
+        assert!(page.contains(&html_of(refused["remedy"].as_str().unwrap())), "{page}");
+    }
+    relay.drain().await;
+    network.stop().await;
+}
+
+fn html_of(text: &str) -> String {
+    text.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
