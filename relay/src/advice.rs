@@ -40,6 +40,11 @@ pub fn advice(reason: Reason) -> Advice {
             "Publish the account's DID document (in the PLC directory, or at /.well-known/did.json for did:web) before \
              the first event, then send #identity to have it looked up anew.",
         ),
+        Reason::IdentityUnanswered => (
+            "An account whose own host does not answer for its identity",
+            "Serve /.well-known/did.json of the did:web name over HTTPS, without a redirect, within five seconds; events \
+             sent meanwhile wait for some time and are then refused, and it is asked for again every two minutes.",
+        ),
         Reason::NoSigningKey => (
             "A DID document without a usable signing key",
             "Put a verification method into the document whose id ends in #atproto, of type Multikey with a K-256 or \

@@ -49,16 +49,19 @@ pub(crate) fn wrong_host(host: &HostName, named: &HostName, fetched: Fetched) ->
     )
 }
 
-pub(crate) fn identity_not_found(did: &str, absence: Absence) -> Refusal {
-    let found = match absence {
-        Absence::NotFound => "does not exist: the directory knows no such DID",
-        Absence::Tombstoned => "is tombstoned",
-        Absence::BadDocument => "has a document that can't be used",
-        Absence::Unsupported => "is of a method that is not supported",
-        Absence::Unanswered => "is not served: its host did not answer for its document for a long time",
+pub(crate) fn no_identity(did: &str, absence: Absence) -> Refusal {
+    let (reason, found) = match absence {
+        Absence::NotFound => (Reason::IdentityNotFound, "does not exist: the directory knows no such DID"),
+        Absence::Tombstoned => (Reason::IdentityNotFound, "is tombstoned"),
+        Absence::BadDocument => (Reason::IdentityNotFound, "has a document that can't be used"),
+        Absence::Unsupported => (Reason::IdentityNotFound, "is of a method that is not supported"),
+        Absence::Unanswered => (
+            Reason::IdentityUnanswered,
+            "is not served: who has to answer for its document did not, for a long time or while too many events waited",
+        ),
     };
     Refusal::new(
-        Reason::IdentityNotFound,
+        reason,
         format!("{} {found}", Quoted(did)),
         "a did:plc that the directory knows, or a did:web (no path) that serves its document",
     )

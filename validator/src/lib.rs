@@ -14,6 +14,7 @@ pub mod identity;
 mod metrics;
 pub mod pipeline;
 pub mod places;
+mod refreshes;
 pub mod rules;
 pub mod status;
 pub mod verdict;

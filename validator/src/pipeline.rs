@@ -6,7 +6,14 @@
 //!
 //! Judging is computation, so lanes run on threads of their own ([`Validator::run_workers`]) and never delay a socket.
 
-use std::{io, num::NonZeroUsize, sync::Arc, task::Poll, thread, time::Duration};
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    thread,
+    time::Duration,
+};
 
 use atproto::{
     event,
@@ -38,6 +45,7 @@ use crate::{
     identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
     places::Places,
+    refreshes::Refreshes,
     rules::{self, Context, Origin},
     status::{self, StatusAsker},
     verdict::{Refusal, Verdict},
@@ -54,6 +62,9 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// Parked bytes of one account from one host, past which the lane stops pulling.
     pub account_parked_bytes_max: usize,
+    /// Parked bytes of one account that answers for its own identity (`did:web`) and does not, past which its oldest
+    /// events are refused.
+    pub web_account_parked_bytes_max: usize,
     /// Parked bytes of the lane, past which it stops pulling.
     pub parked_bytes_max: usize,
     /// Memory for repo states, all lanes together.
@@ -62,7 +73,7 @@ pub struct Config {
     pub replica_lag: Duration,
     /// How long a host's word that an account is not active is believed without asking again.
     pub inactive_for: Duration,
-    /// Identities that a lane fetches anew on the word of a host that is wrong each time.
+    /// Identities that are fetched anew on the word of a host that is wrong each time, all lanes together.
     pub refresh_burst: u32,
     /// The time after which such a host is granted another one.
     pub refresh_every: Duration,
@@ -77,6 +88,7 @@ impl Default for Config {
             appends_max: NonZeroUsize::new(4).expect("4 is not 0"),
             batch_bytes_max: 4 << 20,
             account_parked_bytes_max: 8 << 20,
+            web_account_parked_bytes_max: 256 << 10,
             parked_bytes_max: 16 << 20,
             states_bytes_max: 64 << 20,
             replica_lag: Duration::from_secs(1),
@@ -133,6 +145,7 @@ struct Shared {
     parts: Parts,
     statuses: StatusAsker,
     places: Arc<Places>,
+    refreshes: Mutex<Refreshes>,
     metrics: Metrics,
 }
 
@@ -143,7 +156,10 @@ impl Validator {
     pub fn build(config: Config, parts: Parts, registry: &Registry) -> Result<Validator, prometheus::Error> {
         let statuses = StatusAsker::new(config.status.clone(), parts.egress.clone());
         let metrics = Metrics::register(registry)?;
-        Ok(Validator { shared: Arc::new(Shared { config, parts, statuses, places: Arc::default(), metrics }) })
+        let refresh_every_micros = u64::try_from(config.refresh_every.as_micros()).unwrap_or(u64::MAX);
+        let refreshes = Mutex::new(Refreshes::new(config.refresh_burst, refresh_every_micros));
+        let shared = Shared { config, parts, statuses, places: Arc::default(), refreshes, metrics };
+        Ok(Validator { shared: Arc::new(shared) })
     }
 
     /// What an operator does to accounts: commands that are carried out by the lanes.
@@ -190,6 +206,13 @@ impl Validator {
     }
 }
 
+impl Shared {
+    fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
+        // Each change is one step, so a panic elsewhere leaves nothing to repair.
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One lane under way.
 struct LaneRun<'a> {
     shared: &'a Shared,
@@ -211,13 +234,12 @@ impl<'a> LaneRun<'a> {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let limits = docket::Limits {
             account_bytes_max: config.account_parked_bytes_max,
+            web_account_bytes_max: config.web_account_parked_bytes_max,
             lane_bytes_max: config.parked_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
             states_bytes_max: config.states_bytes_max / lanes,
             replica_lag_micros: micros(config.replica_lag),
             status_micros: micros(config.inactive_for),
-            refresh_burst: config.refresh_burst,
-            refresh_every_micros: micros(config.refresh_every),
         };
         let docket = Docket::new(limits, Arc::clone(&shared.places));
         LaneRun {
@@ -338,7 +360,8 @@ async fn answer(shared: &Shared, ask: Ask) -> Result<Answer, Error> {
         }
         Ask::Status(party, host) => {
             shared.metrics.status_asked.inc();
-            let status = shared.statuses.ask(&host, &party.did).await;
+            // In a box: all asks are as large as the largest, and of those for identities there are very many.
+            let status = Box::pin(shared.statuses.ask(&host, &party.did)).await;
             Ok(Answer::Status(party, status))
         }
         Ask::Places(party, host) => {
@@ -369,6 +392,14 @@ impl Judge for Bench<'_> {
         let verdict = judge(&frame.bytes, &origin, evidence);
         self.shared.metrics.judge_seconds.observe(began.elapsed().as_secs_f64());
         verdict
+    }
+
+    fn may_refresh(&mut self, host: &HostName, now_micros: u64) -> bool {
+        self.shared.refreshes().take(host, now_micros)
+    }
+
+    fn was_right(&mut self, host: &HostName) {
+        self.shared.refreshes().give_back(host);
     }
 
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {

@@ -33,7 +33,9 @@ async fn strangers_are_asked_for_once_within_the_limit_and_known_after_a_restart
         Subscriber::start(subscriber::Config { url: relay.stream_url(), cursor: Some(0), keep: Keep::Received });
     assert!(subscriber.wait_for(ACCOUNTS, LONG).await, "{} events", subscriber.events());
     let asked = network.requests();
-    assert_eq!((asked.all, asked.again, asked.unknown), (ACCOUNTS, 0, 0));
+    // A request that a busy machine lets wait for too long is made again.
+    assert_eq!((asked.all, asked.unknown), (ACCOUNTS + asked.again, 0));
+    assert!(asked.again < ACCOUNTS / 100, "{asked:?}");
     // A tenth of a second's requests may leave together, and a busy machine may deliver late what left in time.
     assert!(asked.per_second_max <= 2 * RATE as usize, "{asked:?}");
     let shown = identities(&relay).await;

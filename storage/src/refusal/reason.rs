@@ -39,6 +39,9 @@ reasons! {
     SeqNotRising = "seq_not_rising",
     /// The directory says there is no such identity, or it is tombstoned.
     IdentityNotFound = "identity_not_found",
+    /// Who answers for the account alone did not for a long time, or while too much of the account waited; no definite
+    /// answer, so it is asked again soon.
+    IdentityUnanswered = "identity_unanswered",
     /// The DID document has no usable signing key.
     NoSigningKey = "no_signing_key",
     /// The DID document names no host.

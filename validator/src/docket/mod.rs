@@ -26,7 +26,6 @@
 
 mod parked;
 mod progress;
-mod refreshes;
 mod states;
 
 use std::{
@@ -48,12 +47,11 @@ use storage::{
 use self::{
     parked::{Case, Grounds, Parked},
     progress::Progress,
-    refreshes::Refreshes,
     states::{States, Statuses},
 };
 use crate::{
     announcement, finding,
-    identity::{Identity, Want},
+    identity::{Absence, Identity, Want},
     places::{MARKS_MAX, Moved, Pin, Places},
     rules::Room,
     verdict::{Accept, Reason, Refusal, Verdict},
@@ -64,6 +62,9 @@ use crate::{
 pub struct Limits {
     /// Parked bytes of one account from one host; past it the lane takes no more.
     pub account_bytes_max: usize,
+    /// Parked bytes of one account that answers for its own identity (`did:web`) and does not; past it its oldest frames
+    /// are refused, and the lane goes on.
+    pub web_account_bytes_max: usize,
     /// Parked bytes of the lane; past it the lane takes no more.
     pub lane_bytes_max: usize,
     /// Accepted bytes that wait to be handed to the log; past it the lane takes no more.
@@ -75,10 +76,6 @@ pub struct Limits {
     pub replica_lag_micros: u64,
     /// How long an answer to `getRepoStatus` is not asked for again.
     pub status_micros: u64,
-    /// Identities that are fetched anew on the word of a host that is wrong each time.
-    pub refresh_burst: u32,
-    /// The time after which such a host is granted another one.
-    pub refresh_every_micros: u64,
 }
 
 /// An account, and who sends events or commands of it.
@@ -174,6 +171,12 @@ pub trait Judge {
     /// Judges a frame.
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict;
 
+    /// Whether an identity is worth a fetch because of an event of this host that does not fit what is known.
+    fn may_refresh(&mut self, host: &HostName, now_micros: u64) -> bool;
+
+    /// What was fetched proved the host right.
+    fn was_right(&mut self, host: &HostName);
+
     /// A frame has been settled (an accepted one is on its way into the log).
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome);
 }
@@ -183,7 +186,6 @@ pub struct Docket {
     limits: Limits,
     states: States,
     statuses: Statuses,
-    refreshes: Refreshes,
     places: Arc<Places>,
     parked: Parked,
     /// Who waits for an account's stored state.
@@ -233,7 +235,6 @@ impl Docket {
             limits,
             states: States::new(limits.states_bytes_max),
             statuses: Statuses::new(limits.status_micros),
-            refreshes: Refreshes::new(limits.refresh_burst, limits.refresh_every_micros),
             places,
             parked: Parked::new(limits.account_bytes_max),
             loading: HashMap::new(),
@@ -269,10 +270,10 @@ impl Docket {
     /// A frame or command from the intake, positions rising.
     pub fn take(&mut self, taken: Taken, now_micros: u64, judge: &mut impl Judge) {
         self.progress.open(taken.position);
-        let Some(taken) = self.parked.join(taken) else { return };
+        let party = Party::of(&taken.work);
+        let Some(taken) = self.parked.join(&party, taken) else { return self.give_up(party, now_micros, judge) };
         let mut case = Case::new();
         if let Step::Wait(need) = self.proceed(&taken, &mut case.grounds, now_micros, judge) {
-            let party = Party::of(&taken.work);
             case.push(taken);
             self.wait(party, case, need);
         }
@@ -369,6 +370,20 @@ impl Docket {
         self.progress.early()
     }
 
+    /// An account whose own host does not answer for it holds up nobody else: with too much parked its oldest frames are
+    /// judged as if it never would.
+    fn give_up(&mut self, party: Party, now_micros: u64, judge: &mut impl Judge) {
+        let bytes_max = self.limits.web_account_bytes_max;
+        while party.did.as_str().starts_with("did:web:")
+            && self.parked.waits_for_identity(&party, bytes_max)
+            && let Some(mut case) = self.parked.remove(&party)
+        {
+            let unanswered = Identity { known: Err(Absence::Unanswered), fetched_at_micros: now_micros };
+            case.grounds.identity = Some(unanswered);
+            self.resume(party.clone(), case, now_micros, judge);
+        }
+    }
+
     /// Judges a case's frames until they are done or have to ask again.
     fn resume(&mut self, party: Party, mut case: Case, now_micros: u64, judge: &mut impl Judge) {
         while let Some((front, grounds)) = case.front() {
@@ -389,6 +404,7 @@ impl Docket {
         if !case.holds_state {
             case.holds_state = self.states.hold(&party.did);
         }
+        case.waits_for_identity = matches!(need, Need::Identity(_));
         match need {
             Need::State => {
                 let waiting = self.loading.entry(party.did.clone()).or_default();
@@ -502,8 +518,7 @@ impl Docket {
         let is_worth_a_fetch = announces
             && known.as_ref().is_none_or(|known| {
                 known.fetched_at_micros < frame.received_at_micros
-                    && (is_of_its_host(known, state, frame)
-                        || grounds.may_refresh(&mut self.refreshes, frame, now_micros))
+                    && (is_of_its_host(known, state, frame) || grounds.may_refresh(judge, frame, now_micros))
             });
         if is_worth_a_fetch {
             grounds.announced = true;
@@ -530,7 +545,7 @@ impl Docket {
         match judge.judge(frame, &evidence) {
             Verdict::Accept(Accept { state: after, discontinuous }) => {
                 if grounds.refresh_taken {
-                    self.refreshes.give_back(&frame.host);
+                    judge.was_right(&frame.host);
                 }
                 let accounts_max = if needs_a_place { judge.accounts_max(&frame.host) } else { None };
                 match self.places.change(state, &after, accounts_max) {
@@ -565,7 +580,7 @@ impl Docket {
             Verdict::RefreshIdentity(refusal) if identity_is_fresh => {
                 self.settle(position, frame, Outcome::Refused(refusal), judge)
             }
-            Verdict::RefreshIdentity(refusal) if !grounds.may_refresh(&mut self.refreshes, frame, now_micros) => {
+            Verdict::RefreshIdentity(refusal) if !grounds.may_refresh(judge, frame, now_micros) => {
                 self.settle(position, frame, Outcome::Refused(refusal), judge)
             }
             // First what the directory says at once: nearly always it is right. Only if that changes nothing is it

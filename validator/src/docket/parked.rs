@@ -5,7 +5,7 @@ use storage::{
     repos::AccountStatus,
 };
 
-use super::{Party, refreshes::Refreshes};
+use super::{Judge, Party};
 use crate::identity::Identity;
 
 /// What a parked frame costs beside its bytes; keeps a flood of tiny frames within the bound.
@@ -28,6 +28,8 @@ pub(super) struct Case {
     pub(super) grounds: Grounds,
     /// Whether it keeps its account's state from being forgotten.
     pub(super) holds_state: bool,
+    /// Whether it was an identity that was asked for last.
+    pub(super) waits_for_identity: bool,
 }
 
 /// What was learnt because of the frame that is being judged.
@@ -63,17 +65,18 @@ impl Parked {
     }
 
     /// Queues a frame behind its party's waiting ones; gives it back if none wait.
-    pub(super) fn join(&mut self, taken: Taken) -> Option<Taken> {
-        if self.cases.is_empty() {
-            return Some(taken);
-        }
-        let party = Party::of(&taken.work);
-        let Some(case) = self.cases.get_mut(&party) else { return Some(taken) };
+    pub(super) fn join(&mut self, party: &Party, taken: Taken) -> Option<Taken> {
+        let Some(case) = self.cases.get_mut(party) else { return Some(taken) };
         let was_full = case.bytes >= self.case_bytes_max;
         self.bytes += cost(&taken);
         case.push(taken);
         self.full_cases += usize::from(!was_full && case.bytes >= self.case_bytes_max);
         None
+    }
+
+    /// Whether a party's case waits for its identity with more than `bytes_max`.
+    pub(super) fn waits_for_identity(&self, party: &Party, bytes_max: usize) -> bool {
+        self.cases.get(party).is_some_and(|case| case.waits_for_identity && case.bytes > bytes_max)
     }
 
     pub(super) fn insert(&mut self, party: Party, case: Case) {
@@ -94,8 +97,8 @@ impl Parked {
 
 impl Grounds {
     /// Whether the host is granted a fetch because of this frame; one grant is enough for all that the frame needs.
-    pub(super) fn may_refresh(&mut self, refreshes: &mut Refreshes, frame: &RawFrame, now_micros: u64) -> bool {
-        self.refresh_taken = self.refresh_taken || refreshes.take(&frame.host, now_micros);
+    pub(super) fn may_refresh(&mut self, judge: &mut impl Judge, frame: &RawFrame, now_micros: u64) -> bool {
+        self.refresh_taken = self.refresh_taken || judge.may_refresh(&frame.host, now_micros);
         self.refresh_taken
     }
 }
@@ -104,7 +107,13 @@ impl Grounds {
 
 impl Case {
     pub(super) fn new() -> Case {
-        Case { frames: VecDeque::new(), bytes: 0, grounds: Grounds::default(), holds_state: false }
+        Case {
+            frames: VecDeque::new(),
+            bytes: 0,
+            grounds: Grounds::default(),
+            holds_state: false,
+            waits_for_identity: false,
+        }
     }
 
     pub(super) fn push(&mut self, taken: Taken) {

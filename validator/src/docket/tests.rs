@@ -11,7 +11,7 @@ use storage::intake::Receipts;
 
 use super::*;
 use crate::verdict::Reason;
-use crate::{identity::Absence, places::Standing};
+use crate::{identity::Absence, places::Standing, refreshes::Refreshes};
 
 const LAG: u64 = 1_000;
 
@@ -116,6 +116,7 @@ struct Scripted {
     accounts_max: Option<u64>,
     /// Whether the directory is down, so that an announced change can't be looked at.
     directory_is_down: bool,
+    refreshes: Refreshes,
 }
 
 fn refusal(reason: Reason) -> Refusal {
@@ -163,6 +164,14 @@ impl Judge for Scripted {
         }
     }
 
+    fn may_refresh(&mut self, host: &HostName, now_micros: u64) -> bool {
+        self.refreshes.take(host, now_micros)
+    }
+
+    fn was_right(&mut self, host: &HostName) {
+        self.refreshes.give_back(host);
+    }
+
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
         if let Outcome::Accepted { .. } = outcome {
             self.model.insert(frame.did.clone(), state(frame, None));
@@ -199,6 +208,7 @@ impl World {
                 settled: Vec::new(),
                 accounts_max: None,
                 directory_is_down: false,
+                refreshes: Refreshes::new(1_000, 1),
             },
             now: 1_000_000,
             asks: Vec::new(),
@@ -400,8 +410,7 @@ fn limits() -> Limits {
         states_bytes_max: 1 << 20,
         replica_lag_micros: LAG,
         status_micros: 0,
-        refresh_burst: 1_000,
-        refresh_every_micros: 1,
+        web_account_bytes_max: 1 << 20,
     }
 }
 
@@ -602,7 +611,7 @@ fn an_announced_change_is_asked_for_once_though_the_directory_is_down() {
 
 #[test]
 fn a_host_that_is_wrong_each_time_is_not_worth_a_fetch_but_its_own_accounts_are() {
-    let mut world = World::new(Limits { refresh_burst: 2, refresh_every_micros: 1 << 40, ..limits() });
+    let mut world = World::new(limits());
     let theirs = DidDocument { pds: Some(host(0)), ..(*document(&did(0))).clone() };
     world.judge.cached.insert(did(0), Identity { known: Ok(Arc::new(theirs)), fetched_at_micros: 5 });
     world.take(&good(0, 0), 1);
@@ -617,6 +626,7 @@ fn a_host_that_is_wrong_each_time_is_not_worth_a_fetch_but_its_own_accounts_are(
     };
     let lie = |kind| Script { nature: Nature::BadByIdentity, kind, ..good(0, 1) };
     world.judge.directory_is_down = true;
+    world.judge.refreshes = Refreshes::new(2, 1 << 40);
     let asked: Vec<bool> = [Kind::Commit, Kind::Identity, Kind::Commit, Kind::Identity]
         .into_iter()
         .zip(2..)
@@ -628,6 +638,29 @@ fn a_host_that_is_wrong_each_time_is_not_worth_a_fetch_but_its_own_accounts_are(
         assert!(asked_for(&mut world, Script { kind: Kind::Identity, ..good(0, 0) }, seq), "announced by its host");
         assert!(asked_for(&mut world, Script { nature: Nature::NeedsNewIdentity, ..good(0, 0) }, seq + 1));
     }
+}
+
+#[test]
+fn an_account_whose_own_host_is_silent_fills_no_lane() {
+    let mut world = World::new(Limits { account_bytes_max: 100_000, web_account_bytes_max: 10_000, ..limits() });
+    let web = Did::parse("did:web:silent.example.com").unwrap();
+    for seq in 1..=100 {
+        world.judge.natures.insert(seq, Nature::Good);
+        let frame = RawFrame { did: web.clone(), ..frame(&Script { bytes: 500, ..good(0, 0) }, seq, world.now) };
+        let position = world.next_position();
+        world.taken.push((position, Party::of_host(&frame), seq));
+        world.docket.take(Taken { position, work: Work::Frame(frame) }, world.now, &mut world.judge);
+        world.after();
+        if let Some(at) = world.asks.iter().position(|(ask, _)| matches!(ask, Ask::State(_))) {
+            world.answer(at, false);
+        }
+        assert!(!world.docket.is_full() && world.docket.parked_bytes() < 12_000, "{seq}");
+    }
+    // The oldest went first, by the word of nobody; the newest still wait for an answer.
+    let settled: Vec<u64> = world.judge.settled.iter().map(|(_, seq, _)| *seq).collect();
+    assert!(settled.len() > 80, "{}", settled.len());
+    assert!(settled.iter().copied().eq(1..=settled.len() as u64), "{settled:?}");
+    assert_eq!(world.docket.parked_parties(), 1);
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub struct Config {
     /// How long the directory's replicas may lag. A 404 is believed, and an announced change that does not show is
     /// looked for again, after this long.
     pub replica_lag: Duration,
-    /// How long an account's own silence (`did:web`, or a directory that answers for others) holds its events.
+    /// How long an account's own silence (`did:web`, or a directory that answers for others) holds its events: less than
+    /// a lane may stand still.
     pub patience: Duration,
     /// Requests under way to the directory.
     pub concurrent_max: NonZeroUsize,
@@ -74,7 +75,7 @@ impl Config {
             absent_for: Duration::from_secs(2 * 60),
             stale_for: Duration::from_secs(30),
             replica_lag: Duration::from_secs(1),
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(45),
             concurrent_max: NonZeroUsize::new(64).expect("64 is not 0"),
             per_second: NonZeroU32::new(200).expect("200 is not 0"),
             web_concurrent_max: NonZeroUsize::new(32).expect("32 is not 0"),

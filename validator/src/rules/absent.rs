@@ -17,7 +17,7 @@ pub fn judge_absent(event: &Event<'_>, absence: Absence, origin: &Origin<'_>, st
     }
     let refused = || {
         let (did, rev) = (did_of(event), super::rev_of(event));
-        Verdict::Refuse(super::with_rev(finding::identity_not_found(did, absence), rev))
+        Verdict::Refuse(super::with_rev(finding::no_identity(did, absence), rev))
     };
     let Some(state) = state.filter(|state| state.host == *origin.host) else { return refused() };
     let upstream = match event {

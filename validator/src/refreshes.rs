@@ -1,3 +1,5 @@
+//! How often a host's word has identities fetched anew. One for all lanes. Pure.
+
 use atproto::syntax::HostName;
 use quick_cache::unsync::Cache;
 
@@ -7,7 +9,7 @@ const HOSTS_MAX: usize = 4_096;
 /// How often identities are fetched anew on a host's word. Anybody can send events of anybody's accounts, and each that
 /// does not fit may mean that its account has moved; but a host that is wrong again and again is not worth the
 /// directory's time. A fetch that proves the host right costs it nothing.
-pub(super) struct Refreshes {
+pub(crate) struct Refreshes {
     burst: u32,
     one_every_micros: u64,
     hosts: Cache<HostName, Allowance>,
@@ -23,12 +25,12 @@ struct Allowance {
 // === impl Refreshes ===
 
 impl Refreshes {
-    pub(super) fn new(burst: u32, one_every_micros: u64) -> Refreshes {
+    pub(crate) fn new(burst: u32, one_every_micros: u64) -> Refreshes {
         Refreshes { burst, one_every_micros: one_every_micros.max(1), hosts: Cache::new(HOSTS_MAX) }
     }
 
     /// Takes one, if the host has one left.
-    pub(super) fn take(&mut self, host: &HostName, now_micros: u64) -> bool {
+    pub(crate) fn take(&mut self, host: &HostName, now_micros: u64) -> bool {
         let full = Allowance { left: self.burst, since_micros: now_micros };
         let mut allowance = self.hosts.get(host).copied().unwrap_or(full);
         let earned = now_micros.saturating_sub(allowance.since_micros) / self.one_every_micros;
@@ -45,7 +47,7 @@ impl Refreshes {
     }
 
     /// The host was right.
-    pub(super) fn give_back(&mut self, host: &HostName) {
+    pub(crate) fn give_back(&mut self, host: &HostName) {
         if let Some(mut allowance) = self.hosts.get_mut(host) {
             allowance.left = (allowance.left + 1).min(self.burst);
         }
