@@ -72,10 +72,30 @@ pub struct Config {
     pub contact: Option<String>,
     /// What is logged, and how.
     pub log: Log,
+    /// How hosts are waited for and kept; no flags, for tests.
+    pub crawl: Crawl,
     /// Sizes of the fan-out; no flags, for tests.
     pub hub: hub::Config,
     /// How subscribers are treated; no flags, for tests.
     pub subscriber: subscriber::Config,
+}
+
+/// How hosts are waited for and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Crawl {
+    /// Between tries.
+    pub timing: crawler::Timing,
+    /// With a connection.
+    pub patience: crawler::Patience,
+    /// With a handshake.
+    pub handshake_within: Duration,
+}
+
+impl Default for Crawl {
+    fn default() -> Crawl {
+        let crawler::Config { timing, patience, handshake_within, .. } = crawler::Config::default();
+        Crawl { timing, patience, handshake_within }
+    }
 }
 
 /// How the process logs.
@@ -313,6 +333,7 @@ impl Config {
             subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
             contact: args.contact.clone(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
+            crawl: Crawl::default(),
             hub: hub::Config::default(),
             subscriber: subscriber::Config::default(),
         })

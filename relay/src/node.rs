@@ -286,6 +286,9 @@ fn crawler_config(config: &Config) -> crawler::Config {
         bootstrap: config.bootstrap.clone(),
         start: start_of_hosts(config.dev),
         settle_within: SETTLE_MAX,
+        timing: config.crawl.timing,
+        patience: config.crawl.patience,
+        handshake_within: config.crawl.handshake_within,
         ..crawler::Config::default()
     }
 }

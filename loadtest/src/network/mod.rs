@@ -10,6 +10,7 @@
 mod account;
 pub mod cold;
 mod directory;
+mod faults;
 mod host;
 mod listener;
 mod outbox;
@@ -42,6 +43,7 @@ use tokio::{
 
 pub use self::{
     directory::{Directory, Fault, Form, document},
+    faults::{Fault as HostFault, Visits},
     traffic::{Action, Kind, Mix},
 };
 use self::{
@@ -319,6 +321,16 @@ impl Network {
     /// A host goes down: its port is closed, all connections are cut. Its accounts go on writing.
     pub async fn stop_host(&mut self, host: usize) {
         self.servers[host].task.shutdown().await;
+    }
+
+    /// A host is replaced by a fault, on the port it had, until [`Network::start_host`]. All connections are cut. Its
+    /// accounts go on writing.
+    pub async fn break_host(&mut self, host: usize, fault: HostFault) -> Result<Visits, Error> {
+        self.stop_host(host).await;
+        let listener = listener::bind(self.servers[host].port).await.map_err(Error::Listen)?;
+        let visits = Visits::default();
+        self.servers[host].task.spawn(faults::serve(listener, fault, visits.clone()));
+        Ok(visits)
     }
 
     /// A host comes back on the port it had.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod end;
+mod faults;
 mod harness;
 mod network;
 mod schema;
