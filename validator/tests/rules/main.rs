@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod account;
+mod catalogue;
 mod commit;
 mod frames;
 mod sync;
