@@ -268,7 +268,7 @@ pub(crate) fn tree(error: &MstError, ops: &[RepoOp<'_>]) -> Refusal {
         ),
         MstError::Malformed { why } => Refusal::new(
             Reason::BadMst,
-            format!("a node with {why}"),
+            format!("a node that breaks this rule: {why}"),
             "nodes in the one form that the tree has for its keys",
         ),
         MstError::Limit { why } => {
