@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use loadtest::scenario::{Expectation, KINDS};
 use validator::verdict::Reason;
 
-/// Reasons that take more than one host's events: tests of their own look at them.
-const ELSEWHERE: [Reason; 1] = [Reason::AccountThrottled];
+/// Reasons that take more than a few events, or a server that is silent for long: tests of their own look at them.
+const ELSEWHERE: [Reason; 2] = [Reason::IdentityUnanswered, Reason::AccountThrottled];
 
 #[test]
 fn every_reason_has_a_kind_and_every_kind_a_reason() {
