@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
-use crawler::{BannedBy, Throttled};
+use crawler::{BannedBy, Rate, Throttled};
 use serde::{Deserialize, Serialize};
 use storage::{
-    hosts::{AddedBy, HostStatus, Reset},
+    hosts::{AddedBy, HostStatus, Reset, ResetCause},
     limits::{Change, Limit, Source},
     refusal::{Example, Refused},
 };
@@ -155,6 +155,8 @@ pub struct ThrottledView {
 pub struct ResetView {
     /// `future_cursor`, `seq_went_back` or `rewound`.
     pub cause: &'static str,
+    /// The same for people.
+    pub meaning: &'static str,
     /// When, microseconds since the Unix epoch.
     pub at_micros: u64,
     /// Its epoch before.
@@ -294,6 +296,11 @@ impl From<Reset> for ResetView {
     fn from(reset: Reset) -> ResetView {
         ResetView {
             cause: reset.cause.as_str(),
+            meaning: match reset.cause {
+                ResetCause::FutureCursor => "the host counts anew: it answered that our cursor is in the future",
+                ResetCause::SeqWentBack => "the host counts anew: its first event was below our cursor",
+                ResetCause::Rewound => "this relay's operator had it read again",
+            },
             at_micros: reset.at_micros,
             from_epoch: reset.from.epoch,
             from_seq: reset.from.seq,
@@ -354,13 +361,13 @@ fn state(host: &crawler::HostView, now_micros: u64) -> String {
         (HostStatus::Throttled, Some(time)) => {
             let over = match host.throttled {
                 Some(Throttled { by, limit, next_in, restored_in }) => format!(
-                    "over {} = {limit}. Its next message is taken in {}; its whole allowance is there again in {} if it \
-                     sends nothing meanwhile",
-                    by.as_str(),
+                    "it sends more than {limit} {}. Its next message is taken in {}; its whole allowance is there again \
+                     in {} if it sends nothing meanwhile",
+                    in_words(by),
                     Span(next_in.as_secs()),
                     Span(restored_in.as_secs())
                 ),
-                None => "it has just been over its limits".to_owned(),
+                None => "it has just sent more than its limits allow".to_owned(),
             };
             format!(
                 "Connected for {}, and throttled: {over}. It is read more slowly; nothing is lost, what waits is read \
@@ -377,5 +384,14 @@ fn state(host: &crawler::HostView, now_micros: u64) -> String {
         }
         (HostStatus::Offline, None) => format!("Offline: it can't be read. {}", next()),
         (HostStatus::Active | HostStatus::Idle | HostStatus::Throttled, None) => format!("Not connected. {}", next()),
+    }
+}
+
+fn in_words(rate: Rate) -> &'static str {
+    match rate {
+        Rate::EventsPerSecond => "events a second",
+        Rate::EventsPerHour => "events an hour",
+        Rate::EventsPerDay => "events a day",
+        Rate::BytesPerSecond => "bytes a second",
     }
 }

@@ -70,52 +70,14 @@ fn write_page(html: &mut String, host: &HostView) -> fmt::Result {
     )?;
     html.push_str("</section>");
 
-    match host.epoch {
-        0 => html.push_str("<p>It has never begun its seq anew."),
-        1 => html.push_str("<p>It has begun its seq anew once."),
-        epoch => write!(html, "<p>It has begun its seq anew {epoch} times.")?,
-    }
-    if let Some(reset) = &host.last_reset {
-        let ago = Ago(reset.at_micros, host.now_micros);
-        let what = match reset.cause {
-            "rewound" => "The relay's operator had it read again",
-            _ => "It was last read from elsewhere than the relay's cursor",
-        };
-        let seq = |seq: Option<u64>| seq.map_or_else(|| "live".to_owned(), |seq| Grouped(seq).to_string());
-        write!(html, " {what} {ago}: from {}, where it had been at {}", seq(reset.to_seq), seq(reset.from_seq))?;
-        write!(html, " ({}).", reset.cause)?;
-    }
-    write!(html, " {} connections in {}.", Grouped(host.connections), Span(host.uptime_s))?;
-    if let Some(end) = &host.last_end {
-        let ago = Ago(end.at_micros, host.now_micros);
-        write!(html, " The last connection ended {ago}: {} ({}).", Escaped(&end.detail), end.cause)?;
-    }
-    html.push_str("</p>");
-
-    write!(html, "<p>Its limits: ")?;
-    let limits = &host.limits;
-    let all = [
-        ("events a second", limits.events_per_second),
-        ("events an hour", limits.events_per_hour),
-        ("events a day", limits.events_per_day),
-        ("bytes a second", limits.bytes_per_second),
-        ("accounts", limits.accounts_max),
-    ];
-    for (at, (of, limit)) in all.into_iter().enumerate() {
-        let separator = if at == 0 { "" } else { ", " };
-        match limit {
-            Some(limit) => write!(html, "{separator}{} {of}", Grouped(limit))?,
-            None => write!(html, "{separator}any number of {of}")?,
-        }
-    }
-    html.push_str(". What is over a rate is read later, and nothing is lost.</p>");
-
-    write!(html, "<h2>Refused, by reason</h2>")?;
+    html.push_str("<h2>Refused, by reason</h2>");
     if host.refused.is_empty() {
         write!(html, "<p>Nothing since the relay was started, {} ago.</p>", Span(host.uptime_s))?;
     } else {
         write_refusals(html, host)?;
     }
+    write_limits(html, host)?;
+    write_stream(html, host)?;
     let link = encode(&host.hostname);
     write!(html, "<p>As JSON: <a href=\"/host.json?hostname={link}\">host.json</a>.</p></main>")
 }
@@ -157,6 +119,61 @@ fn write_refused(html: &mut String, refused: &RefusedView, now_micros: u64) -> f
     row(html, "what came", Escaped(came))?;
     row(html, "expected", Escaped(expected))?;
     html.push_str("</dl></section>");
+    Ok(())
+}
+
+fn write_limits(html: &mut String, host: &HostView) -> fmt::Result {
+    let limits = &host.limits;
+    html.push_str("<h2>Limits</h2><p>What is over a rate is read later; nothing is lost.</p><dl>");
+    let rates = [
+        ("events a second", limits.events_per_second),
+        ("events an hour", limits.events_per_hour),
+        ("events a day", limits.events_per_day),
+        ("bytes a second", limits.bytes_per_second),
+        ("accounts", limits.accounts_max),
+    ];
+    for (of, limit) in rates {
+        match limit {
+            Some(limit) => row(html, of, format_args!("at most {}", Grouped(limit)))?,
+            None => row(html, of, "unlimited")?,
+        }
+    }
+    if host.accounts_throttled > 0 {
+        let over = Grouped(host.accounts_throttled);
+        row(
+            html,
+            "over the cap",
+            format_args!(
+                "{over} accounts: their events are refused as <code>account_throttled</code> until this relay's operator \
+                 raises the cap or other accounts leave"
+            ),
+        )?;
+    }
+    let from = limits.rule.as_deref().map_or_else(|| "the default".to_owned(), |rule| format!("the rule for {rule}"));
+    let except = if limits.exception.is_some() { ", with an exception for this host" } else { "" };
+    row(html, "by", format_args!("{}{except}", Escaped(&from)))?;
+    html.push_str("</dl>");
+    Ok(())
+}
+
+fn write_stream(html: &mut String, host: &HostView) -> fmt::Result {
+    html.push_str("<h2>Stream</h2><dl>");
+    row(html, "known since", format_args!("{}", Ago(host.added_at_micros, host.now_micros)))?;
+    let (made, tried) = (Grouped(host.connections), Grouped(host.tries));
+    row(html, "connections", format_args!("{made}, of {tried} tries, in {}", Span(host.uptime_s)))?;
+    if let Some(end) = &host.last_end {
+        let ago = Ago(end.at_micros, host.now_micros);
+        row(html, "last end", format_args!("{ago}: {} ({})", Escaped(&end.detail), end.cause))?;
+    }
+    row(html, "epoch", format_args!("{}: how often it was not read on from where it had been", host.epoch))?;
+    if let Some(reset) = &host.last_reset {
+        let ago = Ago(reset.at_micros, host.now_micros);
+        let had = reset.from_seq.map_or_else(|| "nothing".to_owned(), |seq| format!("seq {}", Grouped(seq)));
+        let then = reset.to_seq.map_or_else(|| "live".to_owned(), |seq| format!("after seq {}", Grouped(seq)));
+        let meaning = Escaped(reset.meaning);
+        row(html, "last reset", format_args!("{ago}: {meaning}; it had been read up to {had} and was read on {then}"))?;
+    }
+    html.push_str("</dl>");
     Ok(())
 }
 
@@ -220,6 +237,7 @@ mod tests {
             throttled: None,
             last_reset: Some(ResetView {
                 cause: "future_cursor",
+                meaning: "the host counts anew",
                 at_micros: 1_799_999_940_000_000,
                 from_epoch: 2,
                 from_seq: Some(99),
@@ -282,7 +300,8 @@ mod tests {
             "#commit with seq 77",
             "Mend it.",
             "2 over the cap",
-            "begun its seq anew 3 times",
+            "at most 10\u{202f}000",
+            "the host counts anew; it had been read up to seq 99 and was read on live",
         ] {
             assert!(html.contains(said), "{said}: {html}");
         }
