@@ -26,7 +26,7 @@ Exit codes: 0 done; 1 the relay turned it down; 2 wrong usage; 3 no relay answer
 
 /// Arguments of `admin`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES)]
 pub struct AdminArgs {
     /// Where the relay is, and the key to it.
     #[command(flatten)]
@@ -76,19 +76,19 @@ pub struct RelayArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum AdminCommand {
     /// Hosts (PDSs): list, show, add, rewind, ban, unban, limits
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand)]
     Hosts(HostsCommand),
     /// Domains whose hosts are not read: list, ban, unban
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand)]
     Domains(DomainsCommand),
     /// Accounts: show, takedown, restore, re-resolve
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand)]
     Accounts(AccountsCommand),
     /// Who reads the firehose: list, disconnect
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand)]
     Subscribers(SubscribersCommand),
     /// Who may have hosts crawled by asking (requestCrawl): show, on, off, quota
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(subcommand)]
     RequestCrawl(RequestCrawlCommand),
     /// What was changed, when and by whom, the newest first
     Audit {

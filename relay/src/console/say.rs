@@ -193,9 +193,11 @@ pub(super) fn host_added(host: &Value) -> String {
 }
 
 pub(super) fn host_rewound(host: &Value) -> String {
-    let place = match host["seq"].as_u64() {
+    // Its cursor may have moved again meanwhile.
+    let seq = &host["lastReset"]["toSeq"];
+    let place = match seq.as_u64() {
         None | Some(0) => "from its oldest event".to_owned(),
-        Some(_) => format!("from after seq {}", number(&host["seq"])),
+        Some(_) => format!("after seq {}", number(seq)),
     };
     let name = text(&host["hostname"]);
     format!("{name} is read again {place}; what was accepted before is known as a repeat\n")

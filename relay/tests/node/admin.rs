@@ -254,7 +254,7 @@ async fn every_operation_does_what_it_says() {
     assert_ne!(administered.ok("DELETE", "/hosts/localhost:10/ban", "").await["status"], "banned");
 
     let rewound = administered.ok("POST", "/hosts/localhost:10/rewind", "").await;
-    assert_eq!((&rewound["hostname"], &rewound["seq"]), (&json!("localhost:10"), &json!(0)));
+    assert_eq!((&rewound["hostname"], &rewound["lastReset"]["toSeq"]), (&json!("localhost:10"), &json!(0)));
 
     // Limits: an exception, and back to the rules.
     let limits = administered.ok("GET", "/hosts/localhost:10/limits", "").await;
