@@ -89,8 +89,10 @@ impl Inner {
         let given = given.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
             // All are compared, whichever is found.
-            let found = self.tokens.iter().filter(|token| same(given.as_bytes(), token.secret.as_bytes()));
-            return found.last().map(|token| Who(token.name.as_str().into()));
+            let found = self.tokens.iter().fold(None, |found, token| {
+                if same(given.as_bytes(), token.secret.as_bytes()) { Some(token) } else { found }
+            });
+            return found.map(|token| Who(token.name.as_str().into()));
         }
         if scheme.eq_ignore_ascii_case("basic") {
             let credentials = BASE64.decode(given.as_bytes()).ok()?;

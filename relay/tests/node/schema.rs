@@ -63,7 +63,7 @@ impl Document {
                         one => vec![one],
                     };
                     let is = |name: &&Value| is_of_type(name.as_str().unwrap(), value);
-                    types.iter().any(|name| is(name)).then_some(()).ok_or(format!("{value} is not {rule}"))?;
+                    types.iter().any(is).then_some(()).ok_or(format!("{value} is not {rule}"))?;
                 }
                 "enum" => {
                     rule.as_array()
