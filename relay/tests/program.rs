@@ -58,6 +58,37 @@ fn config_says_what_is_in_force_and_where_from() {
 }
 
 #[test]
+fn limits_are_checked_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("limits.toml");
+    let path = file.to_str().unwrap();
+    let (code, example, _) = output(&mut mainstem(&["limits", "example"]));
+    assert_eq!(code, Some(0));
+    std::fs::write(&file, &example).unwrap();
+    let (code, said, _) = output(&mut mainstem(&["limits", "check", path, "pds.example.com", "x.host.bsky.network"]));
+    assert_eq!(code, Some(0));
+    for expected in [
+        "limits.toml is sound: 1 rule\n",
+        "pds.example.com: by the default\n  events_per_second  50\n",
+        "x.host.bsky.network: by the rule for \"*.host.bsky.network\"\n",
+        "accounts_max       10000000\n",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let (_, config, _) = output(&mut mainstem(&["config", "--limits", path]));
+    assert!(setting(&config, "limits").0.ends_with("limits.toml (1 rules)"), "{config}");
+
+    std::fs::write(&file, "[default]\nevents_per_minute = 5\n").unwrap();
+    for args in [&["limits", "check", path][..], &["config", "--limits", path]] {
+        let (code, _, error) = output(&mut mainstem(args));
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("line 2: unknown field `events_per_minute`"), "{error}");
+    }
+    let (code, _, error) = output(&mut mainstem(&["config", "--ca-file", path]));
+    assert!(code == Some(2) && error.contains("--ca-file") && error.contains("no certificate"), "{error}");
+}
+
+#[test]
 fn mistakes_name_the_flag_and_what_to_do() {
     for (args, says) in [
         (&["--bind", "2470"][..], &["--bind", "127.0.0.1:2470"][..]),

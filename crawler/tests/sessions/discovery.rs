@@ -20,7 +20,7 @@ use crate::world::{Pds, World, quick, until};
 use atproto::syntax::HostName;
 
 /// A server with fixed answers by path and query; 404 for others.
-fn site(tasks: &Tasks, answers: &[(&str, &str)]) -> HostName {
+pub(crate) fn site(tasks: &Tasks, answers: &[(&str, &str)]) -> HostName {
     let answers: HashMap<String, String> = answers.iter().map(|&(path, body)| (path.into(), body.into())).collect();
     let answers = Arc::new(answers);
     let service = tower::service_fn(move |request: Request<Incoming>| {
@@ -39,7 +39,7 @@ fn site(tasks: &Tasks, answers: &[(&str, &str)]) -> HostName {
     name
 }
 
-const DESCRIBE: &str = "/xrpc/com.atproto.server.describeServer";
+pub(crate) const DESCRIBE: &str = "/xrpc/com.atproto.server.describeServer";
 
 #[tokio::test]
 async fn who_wants_to_be_crawled_is_looked_at_first() {

@@ -5,5 +5,7 @@
 mod cursors;
 mod discovery;
 mod endurance;
+mod operator;
 mod refusals;
+mod tls;
 mod world;

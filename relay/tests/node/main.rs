@@ -6,6 +6,7 @@ mod admin;
 mod end;
 mod faults;
 mod harness;
+mod limits;
 mod network;
 mod schema;
 mod stream;
