@@ -11,5 +11,6 @@ mod damage;
 mod harness;
 mod hosts;
 mod kill;
+mod operator;
 mod real_network;
 mod scenarios;
