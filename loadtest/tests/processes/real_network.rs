@@ -157,7 +157,7 @@ async fn a_rotation_a_migration_and_takedowns_under_load() {
     let (written, seconds) = (told["written"].as_u64().unwrap(), told["seconds"].as_f64().unwrap());
     // How many a second depends on the machine; that they go on through all steps does not.
     println!("{written} posts in {seconds:.1} s");
-    assert!(written > 100, "not much of a load");
+    assert!(written > 50, "not much of a load");
 }
 
 /// Tells a story on the PDSs, and judges what comes through the relay, and what its clients see. Gives the story's end.
