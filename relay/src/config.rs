@@ -369,7 +369,7 @@ impl Config {
                 "limits",
                 self.limits_file.as_ref().map_or_else(
                     || "(built in)".to_owned(),
-                    |path| format!("{} ({} rules)", path.display(), self.rules.len()),
+                    |path| format!("{} (rules: {})", path.display(), self.rules.len()),
                 ),
             ),
             (
@@ -377,7 +377,7 @@ impl Config {
                 "ca_file",
                 match self.extra_roots.len() {
                     0 => none(),
-                    count => format!("({count} certificates)"),
+                    count => format!("(certificates: {count})"),
                 },
             ),
             ("dev", "dev", self.dev.to_string()),

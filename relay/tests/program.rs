@@ -76,7 +76,7 @@ fn limits_are_checked_and_shown() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     let (_, config, _) = output(&mut mainstem(&["config", "--limits", path]));
-    assert!(setting(&config, "limits").0.ends_with("limits.toml (1 rules)"), "{config}");
+    assert!(setting(&config, "limits").0.ends_with("limits.toml (rules: 1)"), "{config}");
 
     std::fs::write(&file, "[default]\nevents_per_minute = 5\n").unwrap();
     for args in [&["limits", "check", path][..], &["config", "--limits", path]] {
