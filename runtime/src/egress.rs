@@ -232,6 +232,10 @@ impl Egress {
         let answer = async {
             let response = self.client.request(request).await.map_err(unwrap_dial_error)?;
             let (head, body) = response.into_parts();
+            // Who says beforehand that it is too long need not be read to the limit.
+            if hyper::body::Body::size_hint(&body).lower() > bytes_max as u64 {
+                return Err(Error::TooLarge { bytes_max });
+            }
             let body = Limited::new(body, bytes_max).collect().await.map_err(|error| {
                 if error.is::<http_body_util::LengthLimitError>() {
                     Error::TooLarge { bytes_max }
@@ -433,4 +437,38 @@ fn unwrap_dial_error(error: hyper_util::client::legacy::Error) -> Error {
         source = error.source();
     }
     Error::Http(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mixed_answer_loses_what_is_not_allowed() {
+        let (public, private, loopback, metadata) = ("1.1.1.1", "10.0.0.1", "127.0.0.1", "169.254.169.254");
+        // Whether local ones are allowed, TLS, what the name resolves to, what is left.
+        let table: [(bool, bool, &[&str], &[&str]); 9] = [
+            (false, true, &[private, public, loopback], &[public]),
+            (false, true, &[metadata, public], &[public]),
+            (false, true, &[private, loopback, metadata], &[]),
+            (false, false, &[private, public], &[]),
+            (true, true, &[private, public, metadata, loopback], &[private, public, loopback]),
+            (true, false, &[private, public, metadata, loopback], &[private, loopback]),
+            (true, false, &[metadata], &[]),
+            (true, true, &[public, public, public, public, public, private], &[public; 4]),
+            (false, true, &[], &[]),
+        ];
+        for (allow_local, tls, resolved, left) in table {
+            let egress = Egress::new(Policy { allow_local, ..Policy::default() });
+            let addresses = |texts: &[&str]| {
+                texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 443)).collect::<Vec<_>>()
+            };
+            let judged = egress.dialer.judge("pds.example.com", tls, addresses(resolved));
+            let case = format!("{allow_local} {tls} {resolved:?}");
+            match judged {
+                Ok(allowed) => assert_eq!(allowed, addresses(left), "{case}"),
+                Err(error) => assert!(left.is_empty(), "{case}: {error}"),
+            }
+        }
+    }
 }

@@ -96,6 +96,13 @@ async fn local_addresses_are_refused_unless_allowed_and_then_only_they_may_be_pl
         ("::ffff:192.168.0.1", Class::Private),
         ("169.254.169.254", Class::Special),
         ("0.0.0.0", Class::Special),
+        ("fd00:ec2::254", Class::Special),
+        ("64:ff9b::10.0.0.1", Class::Private),
+        // What the system's resolver takes for an address.
+        ("127.1", Class::Loopback),
+        ("2130706433", Class::Loopback),
+        ("0x7f000001", Class::Loopback),
+        ("0177.0.0.1", Class::Loopback),
     ] {
         for tls in [true, false] {
             let error = strict.connect(host, 443, tls).await.unwrap_err();
@@ -178,4 +185,62 @@ async fn shutdown_ends_idle_connections_and_waits_for_requests() {
     assert!(idle.read(&mut [0; 1_000]).await.unwrap() > 0);
     tasks.drain(SOON).await.unwrap();
     assert_eq!(idle.read(&mut [0; 1_000]).await.unwrap(), 0, "closed");
+}
+
+/// A server that says what it is told to each connection, and then a piece every now and then for ever.
+async fn rude(says: &'static [u8], then: &'static [u8], every: Duration) -> (SocketAddr, tokio::task::JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut open = tokio::task::JoinSet::new();
+        while let Ok((mut socket, _)) = listener.accept().await {
+            open.spawn(async move {
+                // The request: it is small, and comes in one piece.
+                let _ = socket.read(&mut [0; 4096]).await;
+                let mut said = socket.write_all(says).await;
+                while said.is_ok() && !then.is_empty() {
+                    tokio::time::sleep(every).await;
+                    said = socket.write_all(then).await;
+                }
+                if then.is_empty() {
+                    let _ = socket.shutdown().await;
+                }
+            });
+        }
+    });
+    (addr, tasks)
+}
+
+#[tokio::test]
+async fn answers_without_an_end_are_given_up() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    const CHUNK: &[u8] =
+        b"400\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+    let (now, slow) = (Duration::ZERO, Duration::from_millis(20));
+    let limit = Duration::from_secs(2);
+    type Check = fn(&Error) -> bool;
+    let late: Check = |error| matches!(error, Error::Timeout { .. });
+    let broken: Check = |error| matches!(error, Error::Http(_));
+    let large: Check = |error| matches!(error, Error::TooLarge { .. });
+    let table: [(&str, &'static [u8], &'static [u8], Duration, Check); 7] = [
+        ("a head, one byte at a time", b"HTTP/1.1 200 OK\r\nx: ", b"y", slow, late),
+        ("a head without an end", b"HTTP/1.1 200 OK\r\nx: ", &[b'y'; 4096], now, broken),
+        ("a body, one byte at a time", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", b"y", slow, late),
+        ("a body without an end", b"HTTP/1.1 200 OK\r\n\r\n", &[b'y'; 4096], now, large),
+        ("a length over the limit", b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n", b"y", slow, large),
+        ("a body that breaks off", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\nyy", b"", now, broken),
+        ("not HTTP", b"SSH-2.0-OpenSSH_9.9\r\n", b"", now, broken),
+    ];
+    for (what, says, then, every, is_meant) in table {
+        let (addr, _server) = rude(says, then, every).await;
+        let begun = tokio::time::Instant::now();
+        let error = local().get(&url(addr, "/"), 100_000, limit).await.unwrap_err();
+        assert!(is_meant(&error), "{what}: {error:?}");
+        assert!(begun.elapsed() < SOON, "{what}");
+    }
+    // Chunks whose sizes lie are no way around the limit either.
+    let (addr, _server) = rude(HEAD, CHUNK, now).await;
+    let error = local().get(&url(addr, "/"), 100_000, limit).await.unwrap_err();
+    assert!(broken(&error) || large(&error), "{error:?}");
 }

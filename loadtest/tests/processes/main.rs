@@ -12,5 +12,6 @@ mod harness;
 mod hosts;
 mod kill;
 mod operator;
+mod outage;
 mod real_network;
 mod scenarios;

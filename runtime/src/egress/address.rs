@@ -46,9 +46,10 @@ impl fmt::Display for Class {
     }
 }
 
-/// IANA's special-purpose registry of IPv4.
+/// IANA's special-purpose registry of IPv4, and where clouds tell a machine its secrets outside of it.
 fn of_v4(address: Ipv4Addr) -> Class {
     match address.octets() {
+        [100, 100, 100, 200] | [168, 63, 129, 16] => Class::Special,
         [127, ..] => Class::Loopback,
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
         [0, ..]
@@ -75,6 +76,8 @@ fn of_v6(address: Ipv6Addr) -> Class {
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => carried(high, low),
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
         [0x2002, high, low, ..] => carried(high, low),
+        // Where clouds tell a machine its secrets, in the middle of what is private.
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254] => Class::Special,
         [0xfc00..=0xfdff, ..] => Class::Private,
         // Teredo and the rest of the protocol assignments, documentation.
         [0x2001, 0..=0x01ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Class::Special,
@@ -107,7 +110,9 @@ mod tests {
             (Class::Special, "0.0.0.0 0.1.2.3 169.254.169.254 192.0.0.1 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1"),
             (Class::Special, "224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 192.88.99.1"),
             (Class::Special, ":: fe80::1 fec0::1 ff02::1 2001:db8::1 2001::1 100::1 64:ff9b:1::1 3fff::1 4000::1"),
-            (Class::Special, "::ffff:169.254.169.254 ::ffff:0.0.0.0 fe80::a9fe:a9fe"),
+            (Class::Special, "::ffff:169.254.169.254 ::ffff:0.0.0.0 fe80::a9fe:a9fe ::ffff:0:1.1.1.1"),
+            (Class::Special, "100.100.100.200 168.63.129.16 fd00:ec2::254 fd20:ce::254 ::ffff:168.63.129.16"),
+            (Class::Special, "64:ff9b::169.254.169.254 2002:a9fe:a9fe::1 2001:0:102:304::1 2001:2::1 ff0e::1"),
         ];
         for (class, addresses) in table {
             for address in addresses.split(' ') {

@@ -22,7 +22,7 @@ use runtime::{
     egress::{Egress, Policy},
 };
 use storage::{
-    faults::{Call, Fault, Faults},
+    faults::{self, Call, Faults},
     identities::Identities,
     memory::{self, MemoryIdentities},
 };
@@ -432,8 +432,8 @@ async fn what_was_kept_serves_past_its_time_while_the_directory_is_down_also_aft
 async fn a_store_that_fails_costs_a_request_and_nothing_else() {
     let site = Site::start(|path, _| found(path, 0));
     let (stores, faults) = Faults::wrap(memory::open());
-    faults.plan(Call::IdentityGet, Fault::Determinate).always();
-    faults.plan(Call::IdentityPut, Fault::LostCall).always();
+    faults.plan(Call::IdentityGet, faults::Fault::Determinate).always();
+    faults.plan(Call::IdentityPut, faults::Fault::LostCall).always();
     for requests in 1..=2 {
         let bureau = Bureau::open_with(&site.url(), Clock::system(), stores.identities.clone(), |_| {});
         assert_eq!(key_of(&bureau.any(0).await), 0);
@@ -543,4 +543,136 @@ async fn a_silent_directory_is_only_probed() {
     while let Some(key) = timeout(LONG, waiting.join_next()).await.unwrap() {
         assert_eq!(key.unwrap(), 1);
     }
+}
+
+/// What becomes of an account whose place answers so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Refused by a definite answer.
+    Refused(Absence),
+    /// Its document is there, and lacks the key.
+    NoKey,
+    /// Its document is there, and lacks the host.
+    NoPds,
+    /// It waits, and is known when the place is well again.
+    Waits,
+}
+
+/// Its name, the reply to a request for a DID (and where a redirect leads to), and the fates by the method.
+type Fault = (&'static str, fn(&str, &str) -> Reply, Fate, Fate);
+
+/// The faults of a place that serves documents, and what becomes of an account of the directory and of a `did:web` one.
+fn faults() -> Vec<Fault> {
+    use Absence::*;
+    use Fate::*;
+    vec![
+        ("404", |_, _| Reply::Now(404, String::new()), Refused(NotFound), Refused(NotFound)),
+        ("400", |_, _| Reply::Now(400, String::new()), Refused(NotFound), Refused(NotFound)),
+        ("tombstone", |_, _| Reply::Now(410, String::new()), Refused(Tombstoned), Refused(Tombstoned)),
+        ("another's", |_, _| Reply::Now(200, document(did_text(), 0)), Refused(BadDocument), Refused(BadDocument)),
+        ("nothing in it", |did, _| Reply::Now(200, format!(r#"{{"id":"{did}"}}"#)), NoKey, NoKey),
+        ("bad key", |did, _| Reply::Now(200, document(did, 0).replace(KEYS[0], "zQ3shnokey")), NoKey, NoKey),
+        ("no pds", |did, _| Reply::Now(200, document(did, 0).replace("#atproto_pds", "#other")), NoPds, NoPds),
+        ("bad pds", |did, _| Reply::Now(200, document(did, 0).replace("https:", "gopher:")), NoPds, NoPds),
+        ("not json", |_, _| Reply::Now(200, "<html>".into()), Waits, Refused(BadDocument)),
+        ("too long", |_, _| Reply::Endless(&[b' '; 4096], Duration::ZERO), Refused(BadDocument), Refused(BadDocument)),
+        ("drips", |_, _| Reply::Endless(b" ", Duration::from_millis(50)), Waits, Refused(Unanswered)),
+        ("breaks off", |_, _| Reply::BreaksOff, Waits, Refused(Unanswered)),
+        ("hangs", |_, _| Reply::Hang, Waits, Refused(Unanswered)),
+        ("429", |_, _| Reply::RetryAfter(429, 0), Waits, Refused(Unanswered)),
+        ("500", |_, _| Reply::Now(500, String::new()), Waits, Refused(Unanswered)),
+        ("503", |_, _| Reply::RetryAfter(503, 0), Waits, Refused(Unanswered)),
+        ("403", |_, _| Reply::Now(403, String::new()), Waits, Refused(Unanswered)),
+        ("redirect", |_, to| Reply::Redirect(to.to_owned()), Waits, Refused(Unanswered)),
+    ]
+}
+
+/// An account that is nobody's in these tests.
+fn did_text() -> &'static str {
+    "did:plc:yyyyyyyyyyyyyyyyyyyyyyyy"
+}
+
+#[tokio::test]
+async fn every_fault_of_the_directory_and_of_web_hosts_has_its_fate() {
+    // Where redirects lead to: it would serve a document, and nobody asks it.
+    let target = Site::start(|_, _| Reply::Now(200, document(did(0).as_str(), 1)));
+    let edit = |config: &mut Config| {
+        config.timeout = Duration::from_millis(300);
+        config.patience = Duration::from_millis(900);
+        config.replica_lag = Duration::from_millis(10);
+    };
+    let fate_of = |identity: &Identity| match &identity.known {
+        Err(absence) => Fate::Refused(*absence),
+        Ok(document) if document.signing_key.is_none() => Fate::NoKey,
+        Ok(document) if document.pds.is_none() => Fate::NoPds,
+        Ok(_) => Fate::Waits,
+    };
+    let run = |(what, reply, of_plc, of_web): Fault| {
+        let to = format!("{}/elsewhere", target.url());
+        async move {
+            // The directory: well again after some time.
+            let well = Arc::new(AtomicBool::new(false));
+            let (is_well, plc_to) = (well.clone(), to.clone());
+            let site = Site::start(move |path, _| match is_well.load(Ordering::SeqCst) {
+                true => found(path, 0),
+                false => reply(&path[1..], &plc_to),
+            });
+            let bureau = Bureau::open(&site.url(), edit);
+            let resolver = bureau.resolver.clone();
+            let account = did(0);
+            let mut asking = Box::pin(resolver.resolve(&account, Want::Any, asker()));
+            if of_plc == Fate::Waits {
+                assert!(timeout(SHORT, &mut asking).await.is_err(), "{what}: it waits");
+                well.store(true, Ordering::SeqCst);
+            }
+            let identity = timeout(LONG, asking).await.expect(what).unwrap();
+            assert_eq!(fate_of(&identity), of_plc, "{what}, plc");
+
+            // A host of one account.
+            let addr = closed_port();
+            let web = Did::parse(&format!("did:web:localhost%3A{}", addr.port())).unwrap();
+            let own = web.to_string();
+            let site = Site::start_at(addr, move |_, _| reply(&own, &to));
+            let identity = bureau.resolve(&web, Want::Any).await;
+            assert_eq!(fate_of(&identity), of_web, "{what}, web");
+            site.stop().await;
+        }
+    };
+    join_all(faults().into_iter().map(run)).await;
+    assert_eq!(target.requests("/elsewhere"), 0, "redirects are not followed");
+}
+
+#[tokio::test]
+async fn web_names_of_private_places_are_no_identities() {
+    let asked = Arc::new(Mutex::new(0));
+    let counter = asked.clone();
+    let site = Site::start(move |_, _| {
+        *counter.lock().unwrap() += 1;
+        Reply::Now(200, String::new())
+    });
+    let config = Config::new(Url::parse(&site.url()).unwrap());
+    let kept = Arc::new(MemoryIdentities::default());
+    let egress = Egress::new(Policy::default());
+    let (resolver, directory) = identity::build(config, egress, Clock::system(), kept, &Registry::new()).unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(directory.run(CancellationToken::new()));
+    let port = site.addr.port();
+    for name in [
+        "localhost",
+        "pds.localhost",
+        &format!("localhost%3A{port}"),
+        "127.0.0.1",
+        &format!("127.0.0.1%3A{port}"),
+        "10.0.0.1",
+        "169.254.169.254",
+        "192.168.1.1",
+        "0.0.0.0",
+        "example.com:path",
+        "example.com%3A8443",
+    ] {
+        let Ok(did) = Did::parse(&format!("did:web:{name}")) else { continue };
+        let identity = timeout(LONG, resolver.resolve(&did, Want::Any, asker())).await.expect(name).unwrap();
+        assert_eq!(identity.known, Err(Absence::Unsupported), "{name}");
+    }
+    assert_eq!(*asked.lock().unwrap(), 0);
 }

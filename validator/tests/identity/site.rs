@@ -12,9 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::stream;
+use http::HeaderValue;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -31,7 +37,15 @@ pub(crate) enum Reply {
     Late(Duration, String),
     /// Nothing, ever.
     Hang,
+    /// 302 to there.
+    Redirect(String),
+    /// 200 and a body that never ends, in pieces, each after some time.
+    Endless(&'static [u8], Duration),
+    /// 200 and a body that breaks off.
+    BreaksOff,
 }
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 type Script = dyn Fn(&str, usize) -> Reply + Send + Sync;
 
@@ -107,7 +121,7 @@ async fn connection(socket: TcpStream, state: Arc<State>) {
     let _broken = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
 }
 
-async fn answer(request: Request<Incoming>, state: &State) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, state: &State) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let before = {
         let mut requests = state.requests.lock().unwrap();
@@ -119,16 +133,35 @@ async fn answer(request: Request<Incoming>, state: &State) -> Result<Response<Fu
     state.open_max.fetch_max(open, Ordering::SeqCst);
     let response = Response::builder();
     let response = match (state.script)(&path, before) {
-        Reply::Now(status, body) => response.status(status).body(Full::from(body)),
+        Reply::Now(status, body) => response.status(status).body(whole(body)),
         Reply::RetryAfter(status, seconds) => {
-            response.status(status).header("retry-after", seconds).body(Full::default())
+            response.status(status).header("retry-after", seconds).body(whole(String::new()))
         }
         Reply::Late(delay, body) => {
             tokio::time::sleep(delay).await;
-            response.body(Full::from(body))
+            response.body(whole(body))
         }
         Reply::Hang => std::future::pending().await,
+        Reply::Redirect(to) => {
+            let to = HeaderValue::from_str(&to).unwrap();
+            response.status(302).header("location", to).body(whole(String::new()))
+        }
+        Reply::Endless(piece, every) => {
+            let pieces = stream::unfold((), move |()| async move {
+                tokio::time::sleep(every).await;
+                Some((Ok(Frame::data(Bytes::from_static(piece))), ()))
+            });
+            response.body(StreamBody::new(pieces).boxed_unsync())
+        }
+        Reply::BreaksOff => {
+            let pieces = [Ok(Frame::data(Bytes::from_static(b"{"))), Err(std::io::ErrorKind::BrokenPipe.into())];
+            response.body(StreamBody::new(stream::iter(pieces)).boxed_unsync())
+        }
     };
     state.open.fetch_sub(1, Ordering::SeqCst);
     Ok(response.unwrap())
+}
+
+fn whole(body: String) -> Body {
+    Full::from(body).map_err(|never| match never {}).boxed_unsync()
 }
