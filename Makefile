@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run check test lint e2e bench fuzz
+.PHONY: help setup setup-test run check test lint e2e bench cold-start fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,6 +47,10 @@ e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred h
 bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
+
+cold-start: setup ## Show how fast a relay that knows nobody comes to know 300,000 accounts
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/loadtest cold-start --relay $(CARGO_TARGET_DIR)/release/mainstem --accounts 300000 $(ARGS)
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60
