@@ -223,7 +223,8 @@ async fn answers_without_an_end_are_given_up() {
     let late: Check = |error| matches!(error, Error::Timeout { .. });
     let broken: Check = |error| matches!(error, Error::Http(_));
     let large: Check = |error| matches!(error, Error::TooLarge { .. });
-    let table: [(&str, &'static [u8], &'static [u8], Duration, Check); 7] = [
+    type Row = (&'static str, &'static [u8], &'static [u8], Duration, Check);
+    let table: [Row; 7] = [
         ("a head, one byte at a time", b"HTTP/1.1 200 OK\r\nx: ", b"y", slow, late),
         ("a head without an end", b"HTTP/1.1 200 OK\r\nx: ", &[b'y'; 4096], now, broken),
         ("a body, one byte at a time", b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n", b"y", slow, late),

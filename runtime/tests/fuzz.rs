@@ -3,11 +3,7 @@
 use std::{fs, path::Path};
 
 #[path = "../../fuzz/src/ws.rs"]
-#[expect(
-    unreachable_pub,
-    clippy::expect_used,
-    reason = "the fuzz targets reach it: there the file is a module of a library"
-)]
+#[expect(unreachable_pub, reason = "the fuzz targets reach it: there the file is a module of a library")]
 mod check;
 
 #[test]

@@ -61,7 +61,9 @@ fn document(did: &Did) -> Arc<DidDocument> {
 
 /// How commands ended.
 #[derive(Clone, Default)]
-struct Ends(Arc<Mutex<Vec<(Position, Result<RepoState, Declined>)>>>);
+struct Ends(Arc<Mutex<Vec<Ended>>>);
+
+type Ended = (Position, Result<RepoState, Declined>);
 
 struct End(Ends, Position);
 
