@@ -257,6 +257,7 @@ fn the_faults_name_every_reason() {
         Reason::BadPayload,
         Reason::SeqNotRising,
         Reason::IdentityNotFound,
+        Reason::IdentityUnanswered,
         Reason::ExtraBlocks,
         Reason::SyncRollback,
         Reason::AccountThrottled,
