@@ -25,8 +25,9 @@ use crate::{
     lane::{Lane, LaneCount},
 };
 
-/// What a frame is counted as beside its bytes, so that a flood of tiny frames is bounded too.
-pub const FRAME_OVERHEAD_BYTES: usize = 256;
+/// What a frame is counted as beside its bytes, so that a flood of tiny frames is bounded too. Little for one that is
+/// judged at once; one that waits for its account's identity is kept track of here, in its lane and at the resolver.
+pub const FRAME_OVERHEAD_BYTES: usize = 768;
 
 /// Ordered queues in memory.
 #[derive(Debug)]
