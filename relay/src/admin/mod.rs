@@ -1,7 +1,7 @@
 //! The private listener: metrics, health, readiness and administration.
 //!
 //! Metrics, health and readiness are open to whoever reaches the port, which is why it binds to loopback by default.
-//! Administration ([`routes`]) needs the password of the user `admin` or a token, and is off without either. Every change
+//! Administration (`routes`) needs the password of the user `admin` or a token, and is off without either. Every change
 //! is recorded before it is made ([`audit`]).
 
 mod accounts;
