@@ -295,6 +295,7 @@ impl Docket {
             }
             Answer::Identity(party, identity) => {
                 if let Some(mut case) = self.parked.remove(&party) {
+                    case.identity_asked = None;
                     case.grounds.identity = Some(identity);
                     self.resume(party, case, now_micros, judge);
                 }
@@ -413,7 +414,11 @@ impl Docket {
                 }
                 waiting.push(party.clone());
             }
-            Need::Identity(want) => self.asks.push_back(Ask::Identity(party.clone(), want)),
+            Need::Identity(want) if case.identity_asked == Some(want) => {}
+            Need::Identity(want) => {
+                case.identity_asked = Some(want);
+                self.asks.push_back(Ask::Identity(party.clone(), want));
+            }
             Need::Status(host) => self.asks.push_back(Ask::Status(party.clone(), host)),
             Need::Places(host) => self.asks.push_back(Ask::Places(party.clone(), host)),
         }

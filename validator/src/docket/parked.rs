@@ -6,7 +6,7 @@ use storage::{
 };
 
 use super::{Judge, Party};
-use crate::identity::Identity;
+use crate::identity::{Identity, Want};
 
 /// What a parked frame costs beside its bytes; keeps a flood of tiny frames within the bound.
 const OVERHEAD_BYTES: usize = 512;
@@ -30,6 +30,8 @@ pub(super) struct Case {
     pub(super) holds_state: bool,
     /// Whether it was an identity that was asked for last.
     pub(super) waits_for_identity: bool,
+    /// What was asked of the identity and is not answered: not asked again for a frame that needs the same.
+    pub(super) identity_asked: Option<Want>,
 }
 
 /// What was learnt because of the frame that is being judged.
@@ -113,6 +115,7 @@ impl Case {
             grounds: Grounds::default(),
             holds_state: false,
             waits_for_identity: false,
+            identity_asked: None,
         }
     }
 
