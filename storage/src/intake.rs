@@ -140,16 +140,17 @@ pub struct Taken {
 ///   push ──▶ │ p+3 │ p+2 │ p+1 │ ──pull──▶ being judged ──settle, cover──▶ forgotten, receipts told
 /// ```
 ///
-/// Frames and commands of one DID come out in the order they were pushed. A frame that was pulled but not covered is held (or can be
-/// read again after a restart, from its host or from the queue). A command lives as long as the process: whoever gave it and
-/// was not told its end gives it again.
+/// Frames and commands of one DID come out in the order they were pushed. A frame that was pulled but not covered is
+/// held (or can be read again after a restart, from its host or from the queue). A command lives as long as the process:
+/// whoever gave it and was not told its end gives it again.
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// The number of lanes.
     fn lanes(&self) -> LaneCount;
 
     /// Puts a frame into its DID's lane. Waits while the lane holds its limit in bytes, or the frame's host its share of
-    /// it, counting frames that are neither settled nor covered yet: this wait is the back-pressure on the host's socket. One frame alone is always taken.
+    /// it, counting frames that are neither settled nor covered yet: this wait is the back-pressure on the host's socket.
+    /// One frame alone is always taken.
     async fn push(&self, frame: RawFrame) -> Result<(), Error>;
 
     /// Puts a command into its DID's lane. Waits as [`Intake::push`] does.
@@ -159,7 +160,7 @@ pub trait Intake: Send + Sync {
     /// One caller a lane. Cancel-safe.
     async fn pull(&self, lane: Lane, bytes_max: usize) -> Result<Vec<Taken>, Error>;
 
-    /// Everything in the lane up to and including `position` are judged, and those accepted are durable in the log.
+    /// Everything in the lane up to and including `position` is judged, and what was accepted is durable in the log.
     /// Tells the frames' receipts. (A command's is told by whoever judges it.)
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error>;
 

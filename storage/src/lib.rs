@@ -1,8 +1,8 @@
 //! The seam between Mainstem's work and where its state lives.
 //!
 //! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. Beside them
-//! stands a cache that may be lost, [`identities::Identities`]. This crate owns their contracts, a backend in memory, a fault injector and the conformance suite that every backend must pass.
-//! It owns no file, server or socket.
+//! stands a cache that may be lost, [`identities::Identities`]. This crate owns their contracts, a backend in memory, a
+//! fault injector and the conformance suite that every backend must pass. It owns no file, server or socket.
 //!
 //! What must hold of every backend:
 //! 1. the log is the truth; repos is a view of it, never ahead, repaired from it on opening;

@@ -80,9 +80,9 @@ macro_rules! conformance_suite {
         $crate::conformance_suite!(@cases $backend,
             intake: [
                 keeps_the_order_of_each_did, commands_keep_their_place, pulls_about_as_much_as_asked,
-                pull_waits_and_may_be_dropped,
-                push_waits_for_cover_when_full, takes_one_frame_larger_than_a_lane, lanes_do_not_hold_each_other_back,
-                lets_waiting_pushes_in_in_order, tells_each_receipt_once, settled_frames_make_room_and_are_told_once, covers_nothing_that_was_not_pulled,
+                pull_waits_and_may_be_dropped, push_waits_for_cover_when_full, takes_one_frame_larger_than_a_lane,
+                lanes_do_not_hold_each_other_back, lets_waiting_pushes_in_in_order, tells_each_receipt_once,
+                settled_frames_make_room_and_are_told_once, covers_nothing_that_was_not_pulled,
             ],
             log: [
                 starts_empty, assigns_dense_seqs_in_order, writes_the_seq_into_the_frame, reads_after_the_cursor,

@@ -1,8 +1,8 @@
 //! The docket: what one lane has to judge, in which order, and how far it has come.
 //!
-//! It owns the frames and commands that were pulled and are not settled, the repos' states that the log does not hold yet, and the
-//! lane's low-water mark. It owns no clock, socket or store: what it can't know it asks for ([`Ask`]), and whoever asks
-//! it to go on has brought the answer.
+//! It owns the frames and commands that were pulled and are not settled, the repos' states that the log does not hold
+//! yet, and the lane's low-water mark. It owns no clock, socket or store: what it can't know it asks for ([`Ask`]), and
+//! whoever asks it to go on has brought the answer.
 //!
 //! ```text
 //!   take(frame) ──▶ all known? ──yes──▶ judge ──▶ accepted ──▶ batch ──▶ being appended ──▶ settled ─┐

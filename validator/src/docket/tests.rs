@@ -792,7 +792,10 @@ fn a_host_has_no_more_accounts_than_it_may_and_the_next_event_heals() {
     }
     assert_eq!(told_of(&world).len(), 3);
     let refused = |world: &World| {
-        let is_throttled = |outcome: &Outcome| matches!(outcome, Outcome::Refused(refusal) if refusal.reason == Reason::AccountThrottled);
+        let is_throttled = |outcome: &Outcome| match outcome {
+            Outcome::Refused(refusal) => refusal.reason == Reason::AccountThrottled,
+            Outcome::Accepted { .. } | Outcome::Repeat => false,
+        };
         world.judge.settled.iter().filter(|(.., outcome)| is_throttled(outcome)).count()
     };
     assert_eq!(refused(&world), 4);
