@@ -52,6 +52,9 @@ use self::{
 };
 use crate::judge::{Expect, Truth};
 
+/// How many seqs a host leaves out at most between two events: those of deleted accounts vanish.
+pub const SEQ_GAP_MAX: u64 = 3;
+
 /// The size and manners of a network.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::index::sample};
 use runtime::clock::Clock;
 
 use super::{
-    Config, Stats,
+    Config, SEQ_GAP_MAX, Stats,
     account::{Account, new_key},
     directory::{self, Directory, Form},
     host::{AccountStatus, Host},
@@ -186,8 +186,7 @@ impl World {
         build: impl FnOnce(u64, &str) -> Vec<u8>,
     ) {
         let (number, host) = (host, &self.hosts[host]);
-        // A host's seq has gaps: events of deleted accounts vanish from it.
-        let gap = if self.rng.random_bool(0.02) { self.rng.random_range(1..4) } else { 0 };
+        let gap = if self.rng.random_bool(0.02) { self.rng.random_range(1..=SEQ_GAP_MAX) } else { 0 };
         let seq = host.outbox.last_seq() + 1 + gap;
         self.last_micros = self.clock.now_micros().max(self.last_micros + 1);
         let frame = build(seq, &rfc3339(self.last_micros));

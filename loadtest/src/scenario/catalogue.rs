@@ -20,6 +20,7 @@ use super::{
     draft::{Draft, Step, SyncDraft, signed, signed_with, with_signature},
     stage::{Stage, another_key},
 };
+use crate::network::SEQ_GAP_MAX;
 
 /// Something that a host may send, right or wrong.
 pub struct Kind {
@@ -166,7 +167,8 @@ pub static KINDS: &[Kind] = &[
     frame("depth bomb in the payload", Refuse("bad_payload"), |frame, _| with_payload_entry(&frame, &depth_bomb())),
     scene("upstream seq that goes back", Refuse("seq_not_rising"), |stage, who, round| {
         let draft = stage.author(who).usual();
-        let back = 1 + round as u64;
+        // Below the last one, however many seqs the host has left out since.
+        let back = SEQ_GAP_MAX + 1 + round as u64;
         stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq.saturating_sub(back).max(1), time));
     }),
     frame("unknown type", Ignore, |frame, _| replaced(&frame, b"\x67#commit", b"\x67#future")),
