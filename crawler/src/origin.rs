@@ -14,15 +14,14 @@ pub(crate) struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// A local host is reached over plain ws and http where local hosts are allowed; all others over TLS.
     pub(crate) fn of(name: &'a HostName, allow_local: bool) -> Origin<'a> {
-        let tls = !(allow_local && name.is_local());
+        let tls = name.scheme(allow_local) == "https";
         Origin { host: name.host(), port: name.port().unwrap_or(if tls { 443 } else { 80 }), tls }
     }
 }
 
 /// The URL of an XRPC method at a host.
 pub(crate) fn xrpc_url(name: &HostName, allow_local: bool, method: &str) -> Result<Url, url::ParseError> {
-    let scheme = if Origin::of(name, allow_local).tls { "https" } else { "http" };
-    Url::parse(&format!("{scheme}://{name}/xrpc/{method}"))
+    Url::parse(&format!("{}://{name}/xrpc/{method}", name.scheme(allow_local)))
 }
 
 #[cfg(test)]

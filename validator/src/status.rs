@@ -104,8 +104,7 @@ impl StatusAsker {
     }
 
     async fn request(&self, host: &HostName, did: &Did) -> Option<AccountStatus> {
-        let is_plain = self.egress.policy().allow_local && host.is_local();
-        let scheme = if is_plain { "http" } else { "https" };
+        let scheme = host.scheme(self.egress.policy().allow_local);
         let mut url = Url::parse(&format!("{scheme}://{host}/xrpc/com.atproto.sync.getRepoStatus")).ok()?;
         url.query_pairs_mut().append_pair("did", did.as_str());
         match self.egress.get(&url, ANSWER_BYTES_MAX, self.config.timeout).await {

@@ -66,6 +66,11 @@ impl HostName {
             Err(_) => self.host() == "localhost" || self.host().ends_with(".localhost"),
         }
     }
+
+    /// `http` for a local host where local hosts are allowed (`--dev`), `https` for all others.
+    pub fn scheme(&self, allow_local: bool) -> &'static str {
+        if allow_local && self.is_local() { "http" } else { "https" }
+    }
 }
 
 impl fmt::Display for HostName {

@@ -105,7 +105,7 @@ pub(super) async fn get_latest_commit(State(app): State<App>, params: Params) ->
 pub(super) async fn get_repo(State(app): State<App>, params: Params) -> Result<Response, Error> {
     let did = params.did()?;
     let state = served(app.stores.repos.get(&did).await?)?;
-    let scheme = if app.dev && state.host.is_local() { "http" } else { "https" };
+    let scheme = state.host.scheme(app.dev);
     let mut location = format!("{scheme}://{}/xrpc/com.atproto.sync.getRepo?did={}", state.host, encode(did.as_str()));
     if let Some(since) = params.get("since") {
         location.push_str("&since=");

@@ -106,7 +106,7 @@ pub(crate) fn locate(did: &Did, plc_url: &Url, allow_local: bool) -> Result<(Met
     if !local && (host.port().is_some() || host.is_local()) {
         return Err(Absence::Unsupported);
     }
-    let scheme = if local { "http" } else { "https" };
+    let scheme = host.scheme(allow_local);
     let url = Url::parse(&format!("{scheme}://{host}/.well-known/did.json")).map_err(|_| Absence::Unsupported)?;
     Ok((Method::Web, url))
 }
