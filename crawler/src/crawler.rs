@@ -10,7 +10,7 @@ use std::{
 use atproto::syntax::HostName;
 use prometheus::Registry;
 use rand::{SeedableRng, rngs::SmallRng};
-use runtime::{clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
+use runtime::{chain::Chain, clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
 use storage::{
     hosts::{AddedBy, Host, HostCursor, HostStatus, Hosts, Notes, Policy},
     intake::Intake,
@@ -37,7 +37,7 @@ use crate::{
     metrics::Metrics,
     quota::Quota,
     schedule::{Pacer, in_order_of_need},
-    session::{self, Chain, Pace, Session},
+    session::{self, Pace, Session},
 };
 
 /// Rows of hosts read at once at the start.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use atproto::syntax::HostName;
 use runtime::{
     backoff::Backoff,
+    chain::Chain,
     egress::{self, Egress},
 };
 use serde::Deserialize;
@@ -18,7 +19,6 @@ use crate::{
     live::lock,
     origin::xrpc_url,
     quota::{Scope, Spent},
-    session::Chain,
 };
 
 const PROBE_BYTES_MAX: usize = 64 * 1024;

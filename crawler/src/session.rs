@@ -16,6 +16,7 @@ use atproto::{
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use runtime::{
+    chain::Chain,
     egress::{Egress, Stream},
     ws::{self, CloseCode, Data, Decoder, Event, HandshakeError, ProtocolError, Role, Socket},
 };
@@ -549,20 +550,5 @@ fn kind_of(kind: Kind) -> Message {
         Kind::Sync => Message::Sync,
         Kind::Identity => Message::Identity,
         Kind::Account => Message::Account,
-    }
-}
-
-/// An error with its sources in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + Sync));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use crawler::{BannedBy, Rate, Throttled};
+use runtime::span::Span;
 use serde::{Deserialize, Serialize};
 use storage::{
     hosts::{AddedBy, HostStatus, Reset, ResetCause},
@@ -13,7 +14,6 @@ use storage::{
 use crate::{
     advice::{Advice, advice},
     app::App,
-    span::Span,
 };
 
 /// One host.

@@ -17,20 +17,7 @@ pub mod lanes;
 pub mod limits_file;
 pub mod node;
 pub mod simulated;
-pub mod span;
 pub mod tail;
 pub mod ui;
 pub mod verify;
 pub mod xrpc;
-
-/// An error with its causes, in one line.
-pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        source = error.source();
-    }
-    line
-}

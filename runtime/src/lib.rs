@@ -6,11 +6,13 @@
 
 pub mod backoff;
 pub mod bucket;
+pub mod chain;
 pub mod clock;
 pub mod egress;
 pub mod http;
 pub mod rate;
 pub mod signals;
+pub mod span;
 pub mod tasks;
 pub mod telemetry;
 pub mod ws;

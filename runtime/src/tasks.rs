@@ -18,6 +18,8 @@ use tokio_util::{
 };
 use tracing::{Instrument, Span, error, info_span};
 
+use crate::chain::Chain;
+
 /// The tasks of one process, and its shutdown. Cheap to clone. The only place that spawns.
 #[derive(Clone, Default)]
 pub struct Tasks {
@@ -83,16 +85,7 @@ impl Ending for () {
 
 impl<E: std::error::Error> Ending for Result<(), E> {
     fn into_failure(self) -> Option<String> {
-        self.err().map(|error| {
-            let mut line = error.to_string();
-            let mut source = error.source();
-            while let Some(error) = source {
-                line.push_str(": ");
-                line.push_str(&error.to_string());
-                source = error.source();
-            }
-            line
-        })
+        self.err().map(|error| Chain(&error).to_string())
     }
 }
 

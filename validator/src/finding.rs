@@ -16,6 +16,7 @@ use atproto::{
     record,
     syntax::{Did, HostName, SyntaxError, Tid},
 };
+use runtime::span::Span;
 use storage::{
     refusal::{Reason, Refusal},
     repos::{AccountStatus, Head},
@@ -129,17 +130,17 @@ pub(crate) fn stale_rev(rev: Tid, last: &Head) -> Refusal {
         let expected = format!("the commit that we have for it, {}, or a higher rev", last.commit);
         return Refusal::new(Reason::StaleRev, format!("rev {rev}, the last one, on another commit"), expected);
     }
-    let behind = Span(last.rev.micros().saturating_sub(rev.micros()));
+    let behind = Micros(last.rev.micros().saturating_sub(rev.micros()));
     let expected = format!("a rev above {}, the last one that we have", last.rev);
     Refusal::new(Reason::StaleRev, format!("rev {rev}, {behind} below"), expected)
 }
 
 pub(crate) fn future_rev(rev: Tid, now_micros: u64, ahead_micros_max: u64) -> Refusal {
-    let ahead = Span(rev.micros().saturating_sub(now_micros));
+    let ahead = Micros(rev.micros().saturating_sub(now_micros));
     Refusal::new(
         Reason::FutureRev,
         format!("rev {rev}, {ahead} ahead of our clock"),
-        format!("a rev at most {} ahead", Span(ahead_micros_max)),
+        format!("a rev at most {} ahead", Micros(ahead_micros_max)),
     )
 }
 
@@ -319,7 +320,7 @@ pub(crate) fn sync_rollback(rev: Tid, last: &Head) -> Refusal {
 
 /// When the document was fetched that an event is judged by; `None` where it is not from a directory.
 #[derive(Clone, Copy)]
-pub(crate) struct Fetched(pub(crate) Option<Span>);
+pub(crate) struct Fetched(pub(crate) Option<Micros>);
 
 impl fmt::Display for Fetched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -332,17 +333,13 @@ impl fmt::Display for Fetched {
 
 /// Microseconds, for people.
 #[derive(Clone, Copy)]
-pub(crate) struct Span(pub(crate) u64);
+pub(crate) struct Micros(pub(crate) u64);
 
-impl fmt::Display for Span {
+impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0 / 1_000_000;
-        match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
-            (0, 0, 0, 0) => write!(f, "{} ms", self.0 / 1_000),
-            (0, 0, 0, seconds) => write!(f, "{seconds} s"),
-            (0, 0, minutes, seconds) => write!(f, "{minutes} min {seconds} s"),
-            (0, hours, minutes, _) => write!(f, "{hours} h {minutes} min"),
-            (days, hours, ..) => write!(f, "{days} d {hours} h"),
+        match self.0 / 1_000_000 {
+            0 => write!(f, "{} ms", self.0 / 1_000),
+            seconds => Span(seconds).fmt(f),
         }
     }
 }
@@ -394,7 +391,7 @@ mod tests {
             (176_400_000_000, "2 d 1 h"),
         ];
         for (micros, text) in table {
-            assert_eq!(Span(micros).to_string(), text);
+            assert_eq!(Micros(micros).to_string(), text);
         }
     }
 

@@ -7,10 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use runtime::chain::Chain;
 use serde_json::json;
 use storage::hosts::Domain;
-
-use crate::in_one_line;
 
 /// Why something is not done. The names stand in the OpenAPI document.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +186,7 @@ impl Error {
 
 impl From<storage::error::Error> for Error {
     fn from(error: storage::error::Error) -> Error {
-        tracing::warn!(error = in_one_line(&error), "administration failed at the store");
+        tracing::warn!(error = %Chain(&error), "administration failed at the store");
         Error::Internal
     }
 }
@@ -200,7 +199,7 @@ impl From<crawler::Error> for Error {
             crawler::Error::RewindAhead { to, cursor } => Error::RewindAhead { to, cursor },
             crawler::Error::UnknownHost(hostname) => Error::HostNotFound { hostname, near: Vec::new() },
             crawler::Error::Store { .. } | crawler::Error::Metrics(_) => {
-                tracing::warn!(error = in_one_line(&error), "administration failed at the crawler");
+                tracing::warn!(error = %Chain(&error), "administration failed at the crawler");
                 Error::Internal
             }
         }

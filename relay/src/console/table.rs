@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use runtime::span::Span;
 use serde_json::Value;
-
-use crate::span::Span;
 
 /// A column's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

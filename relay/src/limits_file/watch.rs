@@ -6,7 +6,7 @@ use std::{
 };
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
-use runtime::{clock::Clock, signals::Hangups};
+use runtime::{chain::Chain, clock::Clock, signals::Hangups};
 use serde::Serialize;
 use storage::limits::Limits;
 use tokio::{
@@ -15,8 +15,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-
-use crate::in_one_line;
 
 /// How often the file is looked at. A look costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -131,7 +129,7 @@ impl Watch {
                 });
                 return;
             }
-            Ok(Err(error)) => in_one_line(&error).to_string(),
+            Ok(Err(error)) => Chain(&error).to_string(),
             Err(panic) => panic.to_string(),
         };
         error!(error, "the file of limits can't be used; the rules before it stay in force");

@@ -19,13 +19,14 @@ use atproto::{
 use http::{HeaderMap, HeaderValue, header};
 use runtime::{
     backoff::Backoff,
+    chain::Chain,
     egress::{self, Egress, Policy, Stream},
     ws::{self, CloseCode, Decoder, HandshakeError, ProtocolError, Role, Socket},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
-use crate::{cli::TailArgs, in_one_line};
+use crate::cli::TailArgs;
 
 const PATH: &str = "/xrpc/com.atproto.sync.subscribeRepos";
 
@@ -106,7 +107,7 @@ pub async fn run(args: &TailArgs) -> Result<ExitCode, Error> {
             backoff.reset();
         }
         let wait = backoff.next(&mut rand::rng());
-        let why = in_one_line(&lost);
+        let why = Chain(&lost).to_string();
         eprintln!("{}: {why}; trying again in {:.1} s", address.authority, wait.as_secs_f64());
         tokio::time::sleep(wait).await;
     }

@@ -4,11 +4,11 @@ use std::fmt::{self, Display, Write};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
+use runtime::span::Span;
 
 use super::html::{Escaped, Grouped, HOST_FORM, head, tile};
 use crate::{
     host_view::{ExampleView, HostView, RefusedView},
-    span::Span,
     xrpc::params::encode,
 };
 

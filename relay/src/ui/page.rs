@@ -3,12 +3,13 @@
 use std::fmt::{self, Write};
 
 use bytesize::ByteSize;
+use runtime::span::Span;
 
 use super::{
     html::{Escaped, Grouped, HOST_FORM, head, tile},
     status::{HostRow, Status},
 };
-use crate::{span::Span, xrpc::params::encode};
+use crate::xrpc::params::encode;
 
 const SCRIPT: &str = include_str!("page.js");
 

@@ -5,9 +5,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
+use runtime::chain::Chain;
 use serde_json::json;
-
-use crate::in_one_line;
 
 /// What a method answers where it can't do what is asked. The names are the lexicons'.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +129,7 @@ impl Error {
 
 impl From<storage::error::Error> for Error {
     fn from(error: storage::error::Error) -> Error {
-        tracing::warn!(error = in_one_line(&error), "a method failed at the store");
+        tracing::warn!(error = %Chain(&error), "a method failed at the store");
         Error::Internal
     }
 }
@@ -144,7 +143,7 @@ impl From<crawler::Error> for Error {
                 Error::InvalidRequest(error.to_string())
             }
             crawler::Error::Store { .. } | crawler::Error::Metrics(_) => {
-                tracing::warn!(error = in_one_line(&error), "failed to change a host");
+                tracing::warn!(error = %Chain(&error), "failed to change a host");
                 Error::Internal
             }
         }

@@ -3,6 +3,7 @@
 use atproto::syntax::HostName;
 use axum::{Json, body::Bytes, extract::State};
 use crawler::{Added, CrawlRequestError};
+use runtime::chain::Chain;
 use serde::{Deserialize, Serialize};
 use storage::hosts::Host;
 
@@ -10,7 +11,7 @@ use super::{
     error::Error,
     params::{Params, parse_hostname},
 };
-use crate::{app::App, in_one_line};
+use crate::app::App;
 
 /// `com.atproto.sync.listHosts#host`, and the answer of getHostStatus.
 #[derive(Debug, Serialize)]
@@ -80,7 +81,7 @@ pub(super) async fn request_crawl(State(app): State<App>, body: Bytes) -> Result
         Err(CrawlRequestError::Busy) => Err(Error::RateLimitExceeded { retry_after_s: 10 }),
         Err(
             error @ (CrawlRequestError::NotPublic | CrawlRequestError::Unreachable(_) | CrawlRequestError::NotPds(_)),
-        ) => Err(Error::invalid(in_one_line(&error))),
+        ) => Err(Error::invalid(Chain(&error).to_string())),
         Err(CrawlRequestError::NotAccepted) => Err(Error::CrawlRequestsOff),
         Err(CrawlRequestError::Quota(spent)) => {
             Err(Error::QuotaSpent { retry_after_s: spent.retry_after.as_secs() + 1, why: spent.to_string() })

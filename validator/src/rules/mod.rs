@@ -19,7 +19,7 @@ use atproto::{crypto::PublicKey, did_doc::DidDocument, event::Event, syntax::Hos
 use storage::repos::{AccountStatus, Head, LocalStatus, RepoState};
 
 use crate::{
-    finding::{self, Fetched, Span},
+    finding::{self, Fetched, Micros},
     verdict::{Accept, Refusal, Verdict},
 };
 
@@ -151,7 +151,7 @@ impl Context<'_> {
 
     /// How long ago the identity was fetched.
     fn fetched(&self) -> Fetched {
-        let age = Span(self.now_micros.saturating_sub(self.identity_fetched_at_micros));
+        let age = Micros(self.now_micros.saturating_sub(self.identity_fetched_at_micros));
         Fetched((self.identity_fetched_at_micros > 0).then_some(age))
     }
 
