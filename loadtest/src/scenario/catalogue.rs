@@ -178,29 +178,25 @@ pub static KINDS: &[Kind] = &[
     // === Accounts and hosts ===
     scene("account that the directory does not know", Refuse("identity_not_found"), |stage, who, _| {
         let who = stage.newcomer(who);
-        let draft = stage.author(who).usual();
-        stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+        stage.subject_usual(who);
         stage.forget_newcomer();
     }),
     scene("account that is tombstoned", Refuse("identity_not_found"), |stage, who, _| {
         let who = stage.newcomer(who);
         stage.tombstone(who);
-        let draft = stage.author(who).usual();
-        stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+        stage.subject_usual(who);
         stage.forget_newcomer();
     }),
     scene("document without a key", Refuse("no_signing_key"), |stage, who, _| {
         let who = stage.newcomer(who);
         stage.document(who, |document| document.replace("#atproto\"", "#other\""));
-        let draft = stage.author(who).usual();
-        stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+        stage.subject_usual(who);
         stage.forget_newcomer();
     }),
     scene("document without a PDS", Refuse("no_pds"), |stage, who, _| {
         let who = stage.newcomer(who);
         stage.document(who, |document| document.replace("#atproto_pds", "#other"));
-        let draft = stage.author(who).usual();
-        stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+        stage.subject_usual(who);
         stage.forget_newcomer();
     }),
     stranger("#commit from a host that is not the account's", EventKind::Commit),
@@ -210,8 +206,7 @@ pub static KINDS: &[Kind] = &[
     scene("commit from an inactive account", Refuse("account_inactive"), |stage, who, _| {
         stage.say_inactive(who);
         stage.tell_status(who, false);
-        let draft = stage.author(who).usual();
-        stage.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+        stage.subject_usual(who);
         stage.tell_status(who, true);
     }),
     // === Sizes ===

@@ -179,6 +179,12 @@ impl<'n> Stage<'n> {
         self.sent.push(send_subject(self.network, self.host, self.kind, &did, kind, build));
     }
 
+    /// The kind's own event: a commit with nothing wrong in itself.
+    pub(super) fn subject_usual(&mut self, who: usize) {
+        let draft = self.author(who).usual();
+        self.subject(who, EventKind::Commit, |seq, time| draft.encode(seq, time));
+    }
+
     /// The kind's own event: a right commit, after which the account goes on.
     pub(super) fn subject_adopted(&mut self, who: usize, draft: Draft) {
         self.authors[who].adopt(&draft);

@@ -8,37 +8,17 @@ use atproto::{
 };
 use loadtest::{
     judge::{Digest, Expect, Extent, Judge},
-    network::{Action, Config, Fault, Kind, Mix, Network, Pace},
-    relay_process::RelayProcess,
-    subscriber::Subscriber,
+    network::{Action, Config, Fault, Kind, Mix, Pace},
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
-use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, alone, relay_of, seed, subscriber_of, wait_until};
+use crate::harness::{LONG, Scene, alone, seed, wait_until};
 
 fn small(seed: u64) -> Config {
     Config { seed, hosts: 3, accounts: 12, pace: Pace::ByHand, mix: Mix::STRICT, remember: true, ..Config::default() }
 }
 
-/// A network, a relay that reads it, and a subscriber.
-struct Scene {
-    network: Network,
-    relay: RelayProcess,
-    subscriber: Subscriber,
-    _folder: tempfile::TempDir,
-}
-
 impl Scene {
-    async fn open(config: Config) -> Scene {
-        let folder = tempfile::tempdir().unwrap();
-        let network = Network::start_paused(config, Clock::system()).await.unwrap();
-        let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-        all_connected(&network).await;
-        let subscriber = subscriber_of(&relay);
-        Scene { network, relay, subscriber, _folder: folder }
-    }
-
     /// Waits until all that must pass has passed.
     async fn settle(&self) {
         let truth = self.network.truth();

@@ -16,9 +16,8 @@ use loadtest::{
     relay_process::{self, RelayProcess},
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
-use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, alone, mainstem, relay_of, replay, seed, subscriber_of};
+use crate::harness::{LONG, Scene, all_connected, alone, mainstem, replay, seed, subscriber_of};
 
 /// A network and what a relay has kept of it when it was ended.
 struct Past {
@@ -31,7 +30,6 @@ struct Past {
 impl Past {
     /// `events` events, all passed on; then the relay is ended, in good order or by SIGKILL.
     async fn of(events: u64, kill: bool) -> Past {
-        let folder = tempfile::tempdir().unwrap();
         let config = Config {
             hosts: 2,
             accounts: 20,
@@ -40,10 +38,7 @@ impl Past {
             remember: true,
             ..Config::default()
         };
-        let network = Network::start_paused(config, Clock::system()).await.unwrap();
-        let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-        all_connected(&network).await;
-        let subscriber = subscriber_of(&relay);
+        let Scene { network, relay, subscriber, folder: _folder } = Scene::open(config).await;
         network.generate(events).await.unwrap();
         assert!(subscriber.wait_for(network.truth().to_pass() as u64, LONG).await);
         subscriber.stop().await;
@@ -54,7 +49,7 @@ impl Past {
             let (status, _) = relay.terminate(Duration::from_secs(30)).await.unwrap();
             assert!(status.success(), "{}", config.log_tail(20));
         }
-        Past { network, relay: config, _folder: folder }
+        Past { network, relay: config, _folder }
     }
 
     /// Runs the relay again on what is left, adds `events`, and reads everything from the first event on. Gives the

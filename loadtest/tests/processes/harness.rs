@@ -10,11 +10,13 @@ use std::{
 
 use atproto::syntax::HostName;
 use loadtest::{
-    network::Network,
+    network::{self, Network},
     relay_process::{self, RelayProcess, get},
     subscriber::{self, Keep, Subscriber},
 };
+use runtime::clock::Clock;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::Instant,
@@ -57,7 +59,7 @@ pub(crate) async fn alone() -> MutexGuard<'static, ()> {
 /// What random choices follow from; printed, so that a run can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = environment("LOADTEST_SEED").and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| runtime::clock::Clock::system().now_micros());
+    let seed = seed.unwrap_or_else(|| Clock::system().now_micros());
     println!("LOADTEST_SEED={seed}");
     seed
 }
@@ -70,6 +72,27 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 /// How the program is run beside `network`, with its data in `folder`.
 pub(crate) fn relay_of(network: &Network, folder: &Path) -> relay_process::Config {
     relay_process::Config::new(mainstem(), &folder.join("data"), network.plc_url(), network.hosts()).unwrap()
+}
+
+/// A simulated network, a relay that reads it, and a subscriber of the relay.
+pub(crate) struct Scene {
+    pub(crate) network: Network,
+    pub(crate) relay: RelayProcess,
+    pub(crate) subscriber: Subscriber,
+    /// The relay's data; goes when this is dropped.
+    pub(crate) folder: TempDir,
+}
+
+impl Scene {
+    /// All of it, connected; nothing has happened yet.
+    pub(crate) async fn open(config: network::Config) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::start_paused(config, Clock::system()).await.unwrap();
+        let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
+        all_connected(&network).await;
+        let subscriber = subscriber_of(&relay);
+        Scene { network, relay, subscriber, folder }
+    }
 }
 
 /// A subscriber of all that the relay has and gets.

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use loadtest::{
     judge::{Extent, Judge},
-    network::{Config, Mix, Network, Pace},
+    network::{Config, Mix, Pace},
     relay_process::RelayProcess,
 };
-use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, alone, relay_of, replay, subscriber_of};
+use crate::harness::{LONG, Scene, all_connected, alone, replay};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_hosts_and_a_drain_within_ten_seconds_that_loses_nothing() {
     let _alone = alone().await;
-    let folder = tempfile::tempdir().unwrap();
     let config = Config {
         hosts: 100,
         accounts: 600,
@@ -24,10 +22,7 @@ async fn a_hundred_hosts_and_a_drain_within_ten_seconds_that_loses_nothing() {
         remember: true,
         ..Config::default()
     };
-    let network = Network::start_paused(config, Clock::system()).await.unwrap();
-    let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-    all_connected(&network).await;
-    let subscriber = subscriber_of(&relay);
+    let Scene { network, relay, subscriber, folder: _folder } = Scene::open(config).await;
     network.resume();
     assert!(subscriber.wait_for(2_000, LONG).await);
 
@@ -61,13 +56,9 @@ async fn a_hundred_hosts_and_a_drain_within_ten_seconds_that_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_was_away_is_read_from_where_it_was() {
     let _alone = alone().await;
-    let folder = tempfile::tempdir().unwrap();
     let config =
         Config { hosts: 3, accounts: 30, pace: Pace::ByHand, mix: Mix::STRICT, remember: true, ..Config::default() };
-    let mut network = Network::start_paused(config, Clock::system()).await.unwrap();
-    let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-    all_connected(&network).await;
-    let subscriber = subscriber_of(&relay);
+    let Scene { mut network, relay, subscriber, folder: _folder } = Scene::open(config).await;
     network.generate(200).await.unwrap();
     assert!(subscriber.wait_for(network.truth().to_pass() as u64, LONG).await);
     network.stop_host(1).await;

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use loadtest::{
     judge::{Extent, Judge},
-    network::{Config, Mix, Network, Pace},
+    network::{Config, Mix, Pace},
     relay_process::RelayProcess,
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
-use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, alone, relay_of, replay, seed, subscriber_of, wait_until};
+use crate::harness::{LONG, Scene, alone, replay, seed, wait_until};
 
 const KILLS: usize = 20;
 const EVENTS_PER_SECOND: f64 = 1_000.0;
@@ -22,7 +21,6 @@ async fn twenty_kills_lose_nothing_and_repeat_nothing() {
     let _alone = alone().await;
     let seed = seed();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let folder = tempfile::tempdir().unwrap();
     let config = Config {
         seed,
         hosts: 10,
@@ -34,10 +32,7 @@ async fn twenty_kills_lose_nothing_and_repeat_nothing() {
         remember: true,
         ..Config::default()
     };
-    let network = Network::start_paused(config, Clock::system()).await.unwrap();
-    let mut relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-    all_connected(&network).await;
-    let subscriber = subscriber_of(&relay);
+    let Scene { network, mut relay, subscriber, folder: _folder } = Scene::open(config).await;
     assert!(wait_until(LONG, || subscriber.look(|reading| reading.connections) == 1).await);
     network.resume();
 

@@ -5,12 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use atproto::syntax::Did;
 use loadtest::{
     judge::{Extent, Judge},
-    network::{Action, Config, Fault, Kind, Mix, Network, Pace},
+    network::{Action, Config, Fault, Kind, Mix, Pace},
     relay_process::RelayProcess,
 };
-use runtime::clock::Clock;
 
-use crate::harness::{LONG, all_connected, alone, relay_of, replay, subscriber_of};
+use crate::harness::{LONG, Scene, all_connected, alone, replay};
 
 /// How the directory is down: at first, and after the relay was started again in the middle of it.
 const OUTAGES: [(Fault, Fault); 2] =
@@ -20,7 +19,6 @@ const OUTAGES: [(Fault, Fault); 2] =
 async fn known_accounts_flow_on_new_ones_wait_and_nothing_is_lost() {
     let _alone = alone().await;
     for (first, second) in OUTAGES {
-        let folder = tempfile::tempdir().unwrap();
         let config = Config {
             hosts: 4,
             accounts: 80,
@@ -29,10 +27,7 @@ async fn known_accounts_flow_on_new_ones_wait_and_nothing_is_lost() {
             remember: true,
             ..Config::default()
         };
-        let network = Network::start_paused(config, Clock::system()).await.unwrap();
-        let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-        all_connected(&network).await;
-        let subscriber = subscriber_of(&relay);
+        let Scene { network, relay, subscriber, folder: _folder } = Scene::open(config).await;
         let accounts = network.accounts();
         for account in 0..accounts.len() / 2 {
             network.act(account, Action::Create(Kind::Post)).unwrap();

@@ -15,7 +15,7 @@ use loadtest::{
 use runtime::clock::Clock;
 use tokio::time::Instant;
 
-use crate::harness::{LONG, all_connected, alone, refused_of, relay_of, seed, subscriber_of};
+use crate::harness::{LONG, Scene, alone, refused_of, seed};
 
 /// Each with both accounts of a kind.
 const ROUNDS: usize = 4;
@@ -23,7 +23,6 @@ const ROUNDS: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_refused_by_name_and_what_is_right_passes() {
     let _alone = alone().await;
-    let folder = tempfile::tempdir().unwrap();
     let config = Config {
         seed: seed(),
         // One for each kind, and one for the accounts that do not live where they are spoken of.
@@ -35,10 +34,7 @@ async fn what_is_wrong_is_refused_by_name_and_what_is_right_passes() {
         remember: true,
         ..Config::default()
     };
-    let network = Network::start_paused(config, Clock::system()).await.unwrap();
-    let relay = RelayProcess::start(relay_of(&network, folder.path())).await.unwrap();
-    all_connected(&network).await;
-    let subscriber = subscriber_of(&relay);
+    let Scene { network, relay, subscriber, folder: _folder } = Scene::open(config).await;
 
     // Right traffic of others goes on all the time.
     network.resume();
