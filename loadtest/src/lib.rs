@@ -1,6 +1,6 @@
 //! A simulated network for a relay to crawl, and the instruments to judge and measure the relay from outside.
 //!
-//! [`network`] is hosts, a PLC directory and accounts that sign real commits; [`subscriber`] reads a relay's stream and
+//! [`network`] is hosts, a PLC directory and accounts that sign real commits; [`traffic`] says when a frame was sent; [`subscriber`] reads a relay's stream and
 //! reconnects; [`judge`] compares what was sent with what arrived; [`scenario`] is all that must be refused or is easily
 //! refused by mistake; [`relay_process`] runs the `mainstem` program as a
 //! child; [`mod@bench`] measures what an event costs it, [`cold_start`] how it comes to know many accounts.
@@ -15,3 +15,4 @@ pub mod network;
 pub mod relay_process;
 pub mod scenario;
 pub mod subscriber;
+pub mod traffic;

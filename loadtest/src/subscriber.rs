@@ -8,6 +8,7 @@ use std::{
 use atproto::event::{Routed, route};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use runtime::clock::Clock;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -18,7 +19,10 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::WebSocketConfig},
 };
 
-use crate::judge::Received;
+use crate::{
+    judge::Received,
+    traffic::{latency::Latencies, stamp},
+};
 
 /// Where and how to read.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub struct Reading {
     pub received: Vec<Received>,
     /// When each of them came.
     pub times: Vec<Instant>,
+    /// How long events took since their hosts sent them, by the stamps of those that have one.
+    pub latencies: Latencies,
     /// Their frames, with [`Keep::Frames`].
     pub frames: Vec<Bytes>,
     /// Connections that came about.
@@ -114,6 +120,7 @@ impl Subscriber {
 }
 
 async fn run(config: Config, reading: Arc<Mutex<Reading>>, events: watch::Sender<u64>) {
+    let clock = Clock::system();
     let limits = WebSocketConfig::default().max_message_size(Some(8 << 20)).max_frame_size(Some(8 << 20));
     loop {
         let cursor = lock(&reading).last_seq.map_or(String::new(), |cursor| format!("?cursor={cursor}"));
@@ -123,7 +130,7 @@ async fn run(config: Config, reading: Arc<Mutex<Reading>>, events: watch::Sender
             while let Some(Ok(message)) = socket.next().await {
                 if let Message::Binary(frame) = message {
                     let mut reading = lock(&reading);
-                    reading.take(frame, config.keep);
+                    reading.take(frame, config.keep, clock.now_micros());
                     events.send_replace(reading.events);
                 }
             }
@@ -133,7 +140,7 @@ async fn run(config: Config, reading: Arc<Mutex<Reading>>, events: watch::Sender
 }
 
 impl Reading {
-    fn take(&mut self, frame: Bytes, keep: Keep) {
+    fn take(&mut self, frame: Bytes, keep: Keep, now_micros: u64) {
         let seq = match route(&frame) {
             Ok(Routed::Event(route)) => route.seq,
             Ok(Routed::Info { name, message } | Routed::Error { error: name, message }) => {
@@ -152,6 +159,9 @@ impl Reading {
         self.events += 1;
         self.bytes += frame.len() as u64;
         self.last_seq = Some(seq);
+        if let Some(sent) = stamp::read(&frame) {
+            self.latencies.record(now_micros.saturating_sub(sent));
+        }
         match keep {
             Keep::Count => return,
             Keep::Received => {}

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use runtime::clock::Clock;
 use serde_json::{Value, json};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -57,8 +58,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 
 impl Host {
     /// A host that is reached as `name` and keeps `window_bytes` of its newest frames.
-    pub(super) fn new(name: HostName, window_bytes: usize, last_seq: u64) -> Host {
-        Host { name, outbox: Outbox::new(window_bytes, last_seq), accounts: Mutex::default() }
+    pub(super) fn new(name: HostName, window_bytes: usize, last_seq: u64, clock: Clock) -> Host {
+        Host { name, outbox: Outbox::new(window_bytes, last_seq, clock), accounts: Mutex::default() }
     }
 
     pub(super) fn set_account(&self, did: &Did, status: AccountStatus) {

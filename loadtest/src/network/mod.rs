@@ -181,7 +181,7 @@ impl Network {
             let listener = listener::bind(0).await.map_err(Error::Listen)?;
             let port = listener.local_addr().map_err(Error::Listen)?.port();
             let name = HostName::parse(&format!("localhost:{port}")).map_err(Error::Name)?;
-            let host = Arc::new(Host::new(name, config.window_bytes, 1_000 * number as u64));
+            let host = Arc::new(Host::new(name, config.window_bytes, 1_000 * number as u64, clock.clone()));
             let mut task = JoinSet::new();
             task.spawn(listener::serve(listener, Arc::clone(&host)));
             servers.push(Server { port, task });
@@ -267,7 +267,8 @@ impl Network {
         self.running.send_replace(true);
     }
 
-    /// Events gather at the hosts, and no subscriber sees them.
+    /// Events gather at the hosts, and no subscriber sees them. When they are let go, each gets the `time` of its leaving;
+    /// [`Network::truth`] knows only the time of its making.
     pub fn hold(&self) {
         self.hosts.iter().for_each(|host| host.outbox.hold(true));
     }

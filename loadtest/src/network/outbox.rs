@@ -8,18 +8,22 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use runtime::clock::Clock;
 use tokio::sync::watch;
+
+use crate::traffic::stamp;
 
 /// The window and who reads it.
 pub(super) struct Outbox {
     state: Mutex<State>,
     /// Up to which seq subscribers may read.
     released: watch::Sender<u64>,
+    clock: Clock,
 }
 
 struct State {
-    frames: VecDeque<(u64, Bytes)>,
+    frames: VecDeque<Item>,
     bytes: usize,
     window_bytes: usize,
     last_seq: u64,
@@ -28,6 +32,13 @@ struct State {
     held: bool,
     readers: BTreeMap<u64, u64>,
     next_reader: u64,
+}
+
+struct Item {
+    seq: u64,
+    frame: Bytes,
+    /// It was made while frames were held and has not left since: its `time` is that of its making.
+    waits: bool,
 }
 
 /// Where a subscriber starts.
@@ -51,7 +62,7 @@ pub(super) struct Reader<'a> {
 
 impl Outbox {
     /// An empty window whose first seq will be above `last_seq`.
-    pub(super) fn new(window_bytes: usize, last_seq: u64) -> Outbox {
+    pub(super) fn new(window_bytes: usize, last_seq: u64, clock: Clock) -> Outbox {
         let state = State {
             frames: VecDeque::new(),
             bytes: 0,
@@ -62,21 +73,22 @@ impl Outbox {
             readers: BTreeMap::new(),
             next_reader: 0,
         };
-        Outbox { state: Mutex::new(state), released: watch::Sender::new(last_seq) }
+        Outbox { state: Mutex::new(state), released: watch::Sender::new(last_seq), clock }
     }
 
     pub(super) fn last_seq(&self) -> u64 {
         self.state().last_seq
     }
 
-    /// Adds a frame. Its seq must be above the last.
+    /// Adds a frame. Its seq must be above the last, and its `time` be now.
     pub(super) fn push(&self, seq: u64, frame: Bytes) {
         let mut state = self.state();
         state.bytes += frame.len();
         state.last_seq = seq;
-        state.frames.push_back((seq, frame));
+        let waits = state.held;
+        state.frames.push_back(Item { seq, frame, waits });
         while state.bytes > state.window_bytes && state.frames.len() > 1 {
-            if let Some((seq, frame)) = state.frames.pop_front() {
+            if let Some(Item { seq, frame, .. }) = state.frames.pop_front() {
                 state.bytes -= frame.len();
                 state.evicted = seq;
             }
@@ -88,10 +100,10 @@ impl Outbox {
 
     /// All frames of the window.
     pub(super) fn frames(&self) -> Vec<Bytes> {
-        self.state().frames.iter().map(|(_, frame)| frame.clone()).collect()
+        self.state().frames.iter().map(|item| item.frame.clone()).collect()
     }
 
-    /// While held, frames gather and no subscriber sees them.
+    /// While held, frames gather and no subscriber sees them. When they leave, they get the `time` of that.
     pub(super) fn hold(&self, held: bool) {
         let mut state = self.state();
         state.held = held;
@@ -104,8 +116,8 @@ impl Outbox {
     pub(super) fn backlog_bytes(&self) -> Option<usize> {
         let state = self.state();
         let slowest = *state.readers.values().min()?;
-        let at = state.frames.partition_point(|(seq, _)| *seq <= slowest);
-        Some(state.frames.range(at..).map(|(_, frame)| frame.len()).sum())
+        let at = state.frames.partition_point(|item| item.seq <= slowest);
+        Some(state.frames.range(at..).map(|item| item.frame.len()).sum())
     }
 
     /// How many subscribers read.
@@ -168,13 +180,16 @@ impl Reader<'_> {
 
     fn take(&mut self, released: u64, bytes_max: usize) -> Vec<Bytes> {
         let mut state = self.outbox.state();
-        let at = state.frames.partition_point(|(seq, _)| *seq <= self.after);
+        let at = state.frames.partition_point(|item| item.seq <= self.after);
         let mut bytes = 0;
         let mut batch = Vec::new();
-        for (seq, frame) in state.frames.range(at..).take_while(|(seq, _)| *seq <= released) {
-            batch.push(frame.clone());
-            self.after = *seq;
-            bytes += frame.len();
+        for item in state.frames.range_mut(at..).take_while(|item| item.seq <= released) {
+            if std::mem::take(&mut item.waits) {
+                item.frame = stamped(std::mem::take(&mut item.frame), self.outbox.clock.now_micros());
+            }
+            batch.push(item.frame.clone());
+            self.after = item.seq;
+            bytes += item.frame.len();
             if bytes >= bytes_max {
                 break;
             }
@@ -193,14 +208,28 @@ impl Drop for Reader<'_> {
     }
 }
 
+/// The frame, sent now.
+fn stamped(frame: Bytes, now_micros: u64) -> Bytes {
+    let Some(at) = stamp::find(&frame) else { return frame };
+    // Nobody else has it yet, unless somebody looked at the window: then it is copied.
+    let mut frame = frame.try_into_mut().unwrap_or_else(|frame| BytesMut::from(&frame[..]));
+    stamp::write(&mut frame, at, now_micros);
+    frame.freeze()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{future::Future, task::Poll};
+    use std::{future::Future, task::Poll, time::Duration};
+
+    use atproto::{
+        event::{AccountEvent, Event},
+        syntax::Datetime,
+    };
 
     use super::*;
 
     fn filled() -> Outbox {
-        let outbox = Outbox::new(30, 100);
+        let outbox = Outbox::new(30, 100, Clock::manual(0));
         for seq in [101, 103, 104, 110] {
             outbox.push(seq, Bytes::from(vec![seq as u8; 10]));
         }
@@ -242,5 +271,28 @@ mod tests {
         assert_eq!(seqs(reader.next(100).await), [111]);
         drop(reader);
         assert_eq!(outbox.backlog_bytes(), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_held_says_when_it_left() {
+        let clock = Clock::manual(1_795_367_100_000_000);
+        let outbox = Outbox::new(1_000, 0, clock.clone());
+        let frame = |seq| {
+            let time = Datetime::from_micros(clock.now_micros());
+            let event = AccountEvent { seq, did: "did:web:a.test", time: time.as_str(), active: true, status: None };
+            Bytes::from(Event::Account(event).encode())
+        };
+        let sent = |frames: Vec<Bytes>| frames.iter().map(|frame| stamp::read(frame).unwrap()).collect::<Vec<_>>();
+        outbox.push(1, frame(1));
+        outbox.hold(true);
+        outbox.push(2, frame(2));
+        clock.advance(Duration::from_secs(1));
+        outbox.hold(false);
+        // Whoever comes later gets the same bytes, as from a real host.
+        for _ in 0..2 {
+            let times = sent(outbox.reader(0).next(1_000).await);
+            assert_eq!(times, [1_795_367_100_000_000, 1_795_367_101_000_000]);
+            clock.advance(Duration::from_secs(1));
+        }
     }
 }
