@@ -46,7 +46,7 @@ e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred h
 
 bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
 	cargo build --release --workspace --bins
-	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
+	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem --workers 2,1 $(ARGS)
 
 cold-start: setup ## Show how fast a relay that knows nobody comes to know 300,000 accounts
 	cargo build --release --workspace --bins

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use loadtest::bench::{self, Folder};
+use loadtest::bench::{self, Folder, Subject};
 
 /// Options of `loadtest bench`.
 #[derive(ClapArgs)]
@@ -12,6 +12,12 @@ pub(crate) struct Args {
     /// The `mainstem` program, a release build.
     #[arg(long, value_name = "PATH")]
     relay: PathBuf,
+    /// Measure it with so many workers, each in turns; `2,1` also tells the price of the second one.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    workers: Vec<usize>,
+    /// Turns of each relay; medians and ranges are told.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Hosts.
     #[arg(long, default_value_t = 20)]
     hosts: usize,
@@ -21,8 +27,8 @@ pub(crate) struct Args {
     /// Records that each repo has before; they decide the size of proofs.
     #[arg(long, default_value_t = 500)]
     records: usize,
-    /// Commits to measure.
-    #[arg(long, default_value_t = 30_000)]
+    /// Commits that are served as fast as they are read, in each turn.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
     /// Share of accounts with P-256 keys.
     #[arg(long, default_value_t = 0.3)]
@@ -30,9 +36,18 @@ pub(crate) struct Args {
     /// Seed of the traffic.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Events a second while latency is measured.
+    #[arg(long, default_value_t = 500.0)]
+    rate: f64,
+    /// Seconds that latency is measured, in each turn; 0 leaves it out.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    latency: u64,
     /// Seconds that each phase may take.
     #[arg(long, default_value_t = 180)]
     limit: u64,
+    /// Where the relays' data goes; that disk is measured. The folder of temporary files, if not said.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -42,9 +57,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let folder = Folder::new(&std::env::temp_dir()).context("failed to make a folder for the relay's data")?;
+    let parent = args.folder.unwrap_or_else(std::env::temp_dir);
+    let folder = Folder::new(&parent).context("failed to make a folder for the relay's data")?;
+    let subject = |workers| Subject::mainstem(&args.relay, &args.relay_args, workers);
+    let subjects = match args.workers.as_slice() {
+        [] => vec![subject(None)],
+        workers => workers.iter().map(|workers| subject(Some(*workers))).collect(),
+    };
     let config = bench::Config {
-        relay: args.relay,
+        subjects,
+        rounds: args.rounds.into(),
         folder: folder.path().to_owned(),
         hosts: args.hosts,
         accounts: args.accounts,
@@ -52,8 +74,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         events: args.events,
         p256_share: args.p256,
         seed: args.seed,
+        rate: args.rate,
+        latency_time: Duration::from_secs(args.latency),
         limit: Duration::from_secs(args.limit),
-        relay_args: args.relay_args,
     };
     let report = bench::run(config, |doing| eprintln!("  {doing}")).await?;
     println!("\n{report}");

@@ -266,7 +266,15 @@ pub async fn get(url: &str) -> Result<(u16, Bytes), Box<dyn std::error::Error + 
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
-fn usage(pid: i32) -> io::Result<Usage> {
+/// A process's resident memory now.
+pub fn resident_bytes(pid: i32) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = number_after(&status, "VmRSS:").ok_or(io::ErrorKind::InvalidData)?;
+    Ok(kib * 1024)
+}
+
+/// What a process has used so far.
+pub fn usage(pid: i32) -> io::Result<Usage> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let (_, user_seconds, system_seconds) = cpu(&std::fs::read_to_string(proc.join("stat"))?)?;
     let status = std::fs::read_to_string(proc.join("status"))?;
@@ -326,5 +334,6 @@ mod tests {
         let usage = usage(std::process::id().cast_signed()).unwrap();
         assert!(usage.rss_bytes > 1_000_000 && usage.rss_bytes_max >= usage.rss_bytes);
         assert!(!usage.threads.is_empty());
+        assert!(resident_bytes(std::process::id().cast_signed()).unwrap() > 1_000_000);
     }
 }

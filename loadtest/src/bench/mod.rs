@@ -1,33 +1,57 @@
-//! What an event costs a relay, from its socket to a subscriber's, beside the bare cost of verifying the same
-//! signatures in the same run: ratios travel between machines, seconds do not.
+//! What an event costs a relay, from its host's socket to a subscriber's, beside what the machine itself takes in the
+//! same run: ratios travel between machines, seconds do not.
 //!
-//! Traffic is signed beforehand and held at its hosts. A warm-up makes every account known to the relay, so that no
-//! identity is resolved while the clock runs; then the hosts let go, and the stream is served as fast as it is read.
+//! A run is some rounds; in each, every subject has a turn: a fresh relay beside a fresh network is warmed up, so that
+//! no identity is resolved while a clock runs, then its hosts let go of traffic that was signed beforehand, which is
+//! served as fast as it is read. Bare verification of the same signatures is measured right before and right after,
+//! because machines drift. Then events come at a rate that leaves the machine idle, and the time of each is taken from
+//! its host's send to the subscriber's receipt.
+//!
+//! What must hold: a figure that can't be trusted says so; yardsticks share nothing with the relay's code.
 
+mod cost;
+mod histogram;
+mod idle;
+mod machine;
+mod memory;
+mod receiver;
 mod report;
+mod spread;
+mod subject;
+mod turn;
 mod yardstick;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use runtime::clock::Clock;
-use tokio::time::Instant;
 
-pub use self::{report::Report, yardstick::Yardstick};
-use crate::{
-    network::{self, Mix, Network, Pace},
-    relay_process::{self, RelayProcess},
-    subscriber::{self, Keep, Subscriber},
+pub use self::{
+    cost::Cost,
+    histogram::Histogram,
+    idle::{IDLE_SHARE_MIN, Ticks},
+    machine::Machine,
+    memory::{Memory, MemoryWatch},
+    receiver::{Arrived, Receiver},
+    report::{Measured, Report, Traffic},
+    spread::Spread,
+    subject::{Running, Subject},
+    turn::{Latency, Load, Turn},
+    yardstick::{Append, Bare, Fsync, Loopback, Signatures},
 };
+use crate::{network, relay_process};
 
 /// The size of a measurement.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The `mainstem` program, a release build.
-    pub relay: PathBuf,
-    /// Its data goes into a new folder here, which is removed afterwards.
+    /// What is measured; the first is what all is about.
+    pub subjects: Vec<Subject>,
+    /// Turns of each.
+    pub rounds: usize,
+    /// Their data goes into new folders here, and the yardsticks of the disk too.
     pub folder: PathBuf,
     /// Hosts.
     pub hosts: usize,
@@ -35,16 +59,18 @@ pub struct Config {
     pub accounts: usize,
     /// Records that each repo has before.
     pub records_per_repo: usize,
-    /// Commits that are measured.
+    /// Commits in a load.
     pub events: u64,
     /// Share of accounts with P-256 keys.
     pub p256_share: f64,
     /// Seed of the traffic.
     pub seed: u64,
+    /// Events a second while latency is measured.
+    pub rate: f64,
+    /// How long latency is measured in each turn; not at all where zero.
+    pub latency_time: Duration,
     /// What each phase may take.
     pub limit: Duration,
-    /// More arguments of `mainstem run`.
-    pub relay_args: Vec<String>,
 }
 
 /// Why there is no measurement.
@@ -56,6 +82,15 @@ pub enum Error {
     /// The relay.
     #[error(transparent)]
     Relay(#[from] relay_process::Error),
+    /// A yardstick.
+    #[error("failed to measure the machine")]
+    Yardstick(#[source] io::Error),
+    /// The kernel doesn't tell what this process has used.
+    #[error("failed to read this process's usage")]
+    Usage(#[from] io::Error),
+    /// A worker of ours panicked.
+    #[error("a measurement died")]
+    Died,
     /// It did not come to its end.
     #[error("{what}: {done} of {all} after {limit:?}; the relay's log ends:\n{log}")]
     Late {
@@ -74,102 +109,43 @@ pub enum Error {
 
 /// Measures; tells `progress` what it does.
 pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Error> {
-    progress(&format!(
-        "making {} accounts with {} records each on {} hosts",
-        config.accounts, config.records_per_repo, config.hosts
-    ));
-    let network = network::Config {
-        seed: config.seed,
-        hosts: config.hosts,
-        accounts: config.accounts,
-        p256_share: config.p256_share,
-        records_per_repo: config.records_per_repo,
-        pace: Pace::ByHand,
-        mix: Mix::COMMITS,
-        // All of the run stays: what is measured must not depend on who reads how fast.
-        window_bytes: usize::MAX,
-        ..network::Config::default()
-    };
-    let network = Network::start_paused(network, Clock::system()).await?;
-    let mut relay =
-        relay_process::Config::new(&config.relay, &config.folder.join("data"), network.plc_url(), network.hosts())?;
-    relay.args = config.relay_args.clone();
-    progress("starting the relay");
-    let relay = RelayProcess::start(relay).await?;
-    let subscriber =
-        Subscriber::start(subscriber::Config { url: relay.stream_url(), cursor: Some(0), keep: Keep::Count });
-    let watch =
-        Watch { network: &network, relay: &relay, subscriber: &subscriber, limit: config.limit, progress: &progress };
-
-    network.announce_all().await?;
-    watch.all_arrived("warming up").await?;
-    let warm = network.stats();
-    let warm_frames: Vec<usize> = (0..config.hosts).map(|host| network.frames(host).len()).collect();
-
-    progress(&format!("signing {} commits", config.events));
-    network.hold();
-    network.generate(config.events).await?;
-    let sent = network.stats();
-    let before = relay.usage()?;
-    let started = Instant::now();
-    network.release();
-    watch.all_arrived("serving as fast as it is read").await?;
-    let wall = started.elapsed();
-    // The log's last group may still be on its way to the disk.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let after = relay.usage()?;
-    subscriber.stop().await;
-    relay.kill().await?;
-
-    progress("verifying the same signatures, bare, on one thread");
-    let frames: Vec<_> = (0..config.hosts)
-        .flat_map(|host| {
-            // What the warm-up sent is not what was measured.
-            network.frames(host).split_off(warm_frames[host])
-        })
-        .collect();
-    let keys = network.signing_keys();
-    let yardstick = tokio::task::spawn_blocking(move || Yardstick::measure(&frames, &keys));
-    let yardstick = yardstick.await.map_err(|_| network::Error::Died)?;
-    network.stop().await;
-    Ok(Report {
-        events: sent.events - warm.events,
-        bytes: sent.bytes - warm.bytes,
-        wall,
-        before,
-        after,
-        yardstick,
-        hosts: config.hosts,
-        accounts: config.accounts,
-        records_per_repo: config.records_per_repo,
-    })
-}
-
-/// Looks on while the relay works.
-struct Watch<'a, P> {
-    network: &'a Network,
-    relay: &'a RelayProcess,
-    subscriber: &'a Subscriber,
-    limit: Duration,
-    progress: &'a P,
-}
-
-impl<P: Fn(&str)> Watch<'_, P> {
-    /// Waits until the subscriber has all that was sent.
-    async fn all_arrived(&self, what: &'static str) -> Result<(), Error> {
-        let (all, started) = (self.network.stats().events, Instant::now());
-        let mut last = self.subscriber.events();
-        while !self.subscriber.wait_for(all, Duration::from_secs(1)).await {
-            let done = self.subscriber.events();
-            (self.progress)(&format!("{what}: {done} of {all} events, {}/s", done - last));
-            last = done;
-            if started.elapsed() > self.limit {
-                let log = self.relay.config().log_tail(20);
-                return Err(Error::Late { what, done, all, limit: self.limit, log });
-            }
+    let at_micros = Clock::system().now_micros();
+    let mut turns: Vec<Vec<Turn>> = config.subjects.iter().map(|_| Vec::new()).collect();
+    for round in 0..config.rounds {
+        for (number, subject) in config.subjects.iter().enumerate() {
+            let name = &subject.name;
+            let say = |doing: &str| progress(&format!("round {} of {}, {name}: {doing}", round + 1, config.rounds));
+            // How much later a subject's events come is asked of the first; others of the same program say the same.
+            let folder = config.folder.join(format!("{round}-{number}"));
+            std::fs::create_dir_all(&folder)?;
+            turns[number].push(turn::turn(&config, subject, &folder, number == 0, &say).await?);
+            std::fs::remove_dir_all(&folder)?;
         }
-        Ok(())
     }
+    progress("measuring the disk and the loopback interface");
+    let event_bytes =
+        turns.first().and_then(|turns| turns.first()).map_or(0, |turn| turn.load.bytes / turn.load.events);
+    let folder = config.folder.clone();
+    let machine = tokio::task::spawn_blocking(move || {
+        let append = Append::measure(&folder, usize::try_from(event_bytes).unwrap_or(usize::MAX))?;
+        Ok((Fsync::measure(&folder)?, append, Loopback::measure()?))
+    });
+    let (fsync, append, loopback) = machine.await.map_err(|_| Error::Died)?.map_err(Error::Yardstick)?;
+    let subjects = config.subjects.into_iter().zip(turns).map(|(subject, turns)| Measured { subject, turns }).collect();
+    Ok(Report {
+        at_micros,
+        machine: Machine::this(),
+        traffic: Traffic {
+            hosts: config.hosts,
+            accounts: config.accounts,
+            records_per_repo: config.records_per_repo,
+            seed: config.seed,
+        },
+        subjects,
+        fsync,
+        append,
+        loopback,
+    })
 }
 
 /// The folder of a measurement, removed with its value.
