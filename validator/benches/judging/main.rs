@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use loadtest::bench::Yardstick;
+use loadtest::bench::{Bare, Signatures};
 use serde_json::json;
 
 use self::{
@@ -92,6 +92,7 @@ fn main() -> anyhow::Result<()> {
 
     let workers = [1, 2].map(|workers| NonZeroUsize::new(workers).expect("1 and 2 are not 0"));
     let mut turns: [Vec<Measured>; 2] = Default::default();
+    let signatures = Signatures::of(&traffic.commits(), traffic.keys(), usize::MAX);
     let mut bare = Vec::new();
     for round in 1..=args.rounds {
         for (workers, turns) in workers.iter().zip(&mut turns) {
@@ -103,11 +104,11 @@ fn main() -> anyhow::Result<()> {
             );
             turns.push(measured);
         }
-        let yardstick = Yardstick::measure(&traffic.commits(), traffic.keys());
-        bare.push(micros(yardstick.verify()) / yardstick.signatures as f64);
+        bare.push(signatures.measure());
     }
 
-    let bare = median(bare.into_iter());
+    let bare_median = |of: fn(&Bare) -> f64| median(bare.iter().map(of));
+    let (bare, sha256) = (bare_median(|bare| bare.verify_micros), bare_median(|bare| bare.sha256_micros));
     let [one, two] = turns.map(|turns| {
         let rate = median(turns.iter().map(|turn| turn.events_per_second(events)));
         let cpu = median(turns.iter().map(|turn| turn.micros_per_event(events)));
@@ -118,6 +119,7 @@ fn main() -> anyhow::Result<()> {
         println!("{workers:<10} {rate:>10.0} {cpu:>14.1} {:>12.2}", cpu / bare);
     }
     println!("{:<10} {:>10} {bare:>14.1} {:>12.2}", "bare", "", 1.0);
+    println!("{:<10} {:>10} {sha256:>14.1} {:>12.2}", "sha-256", "", sha256 / bare);
     println!("two workers do {:.2} times as much as one, at {:.2} times the cpu", two.0 / one.0, two.1 / one.1);
     if let Some(path) = &args.json {
         let figures = |(rate, cpu): (f64, f64)| json!({ "events_per_second": rate, "cpu_micros_per_event": cpu, "times_bare": cpu / bare });
@@ -126,6 +128,7 @@ fn main() -> anyhow::Result<()> {
             "mean_frame_bytes": traffic.bytes() / events,
             "rounds": args.rounds,
             "bare_verification_micros_per_event": bare,
+            "sha256_micros_per_event": sha256,
             "one_worker": figures(one),
             "two_workers": figures(two),
             "speedup": two.0 / one.0,
