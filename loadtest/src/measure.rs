@@ -1,6 +1,9 @@
 //! `loadtest bench`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
@@ -51,6 +54,9 @@ pub(crate) struct Args {
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw the figures, as SVG files in this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// More arguments for `mainstem run`, after `--`.
     #[arg(last = true)]
     relay_args: Vec<String>,
@@ -83,6 +89,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(file) = args.json {
         let json = serde_json::to_string_pretty(&report.to_json())?;
         std::fs::write(&file, json + "\n").with_context(|| format!("failed to write {}", file.display()))?;
+    }
+    if let Some(folder) = args.plots {
+        draw(&folder, report.plots())?;
+    }
+    Ok(())
+}
+
+/// Writes pictures into a folder, which is made if need be.
+fn draw(folder: &Path, plots: Vec<(&str, String)>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    for (name, svg) in plots {
+        let file = folder.join(name);
+        std::fs::write(&file, svg).with_context(|| format!("failed to write {}", file.display()))?;
+        println!("  drawn: {}", file.display());
     }
     Ok(())
 }

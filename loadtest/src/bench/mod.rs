@@ -14,6 +14,7 @@ mod histogram;
 mod idle;
 mod machine;
 mod memory;
+pub mod plot;
 mod receiver;
 mod report;
 mod spread;

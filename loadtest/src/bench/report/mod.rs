@@ -3,6 +3,7 @@
 mod json;
 mod table;
 
+pub(super) use self::table::thousands;
 use super::{Append, Bare, Fsync, Histogram, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
 
 /// What was measured in a run.
@@ -69,12 +70,12 @@ impl Report {
     }
 
     /// A part of bare verification, of the means of before and after.
-    fn bare_part(&self, part: impl Fn(Bare) -> f64) -> Option<Spread> {
+    pub(super) fn bare_part(&self, part: impl Fn(Bare) -> f64) -> Option<Spread> {
         Spread::of(self.loads().map(|load| part(load.bare())))
     }
 
     /// Bytes of a frame, mean.
-    fn frame_bytes(&self) -> f64 {
+    pub(super) fn frame_bytes(&self) -> f64 {
         let (bytes, events) =
             self.loads().fold((0, 0), |(bytes, events), load| (bytes + load.bytes, events + load.events));
         bytes as f64 / f64::max(events as f64, 1.0)
@@ -87,6 +88,12 @@ impl Report {
             measured.spread(|load| load.relay.micros())
         };
         Some(with(2)?.median / with(1)?.median)
+    }
+
+    /// When it began: `2026-11-22 17:05 UTC`.
+    pub(super) fn date(&self) -> String {
+        let at = i64::try_from(self.at_micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        at.unwrap_or(jiff::Timestamp::UNIX_EPOCH).strftime("%Y-%m-%d %H:%M UTC").to_string()
     }
 
     fn loads(&self) -> impl Iterator<Item = &Load> {
@@ -133,7 +140,7 @@ impl Measured {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{path::PathBuf, time::Duration};
 
     use super::*;
@@ -177,7 +184,7 @@ mod tests {
         }
     }
 
-    pub(super) fn report() -> Report {
+    pub(in crate::bench) fn report() -> Report {
         let subject = |name: &str, workers| Subject {
             name: name.to_owned(),
             program: PathBuf::from("mainstem"),

@@ -31,11 +31,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = i64::try_from(self.at_micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-        if let Some(at) = at {
-            write!(f, "{}, ", at.strftime("%Y-%m-%d %H:%M UTC"))?;
-        }
-        writeln!(f, "{}", self.machine)?;
+        writeln!(f, "{}, {}", self.date(), self.machine)?;
         let events: u64 =
             self.subjects.first().map_or(0, |first| first.turns.iter().map(|turn| turn.load.events).max().unwrap_or(0));
         let rounds = self.subjects.iter().map(|measured| measured.turns.len()).max().unwrap_or(0);
@@ -158,7 +154,7 @@ fn millis(micros: u64) -> String {
 }
 
 /// `12,345`.
-pub(super) fn thousands(value: f64) -> String {
+pub(in crate::bench) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (at, digit) in digits.char_indices() {
