@@ -64,7 +64,7 @@ impl Report {
         let rate = self.subjects.iter().find_map(|measured| Some(measured.latencies()?.rate)).unwrap_or(0.0);
         Lines {
             title: self.title(&format!("Latency from the host's send to the subscriber's receipt, {rate:.0} events/s")),
-            x: Axis { label: "percentile of events".to_owned(), scale: Scale::Percentile },
+            x: Axis { label: "percentile of events, %".to_owned(), scale: Scale::Percentile },
             y: Axis::log("latency, ms"),
             series,
             dots: false,
