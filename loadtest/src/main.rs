@@ -1,8 +1,11 @@
 //! `loadtest`: a simulated network to point a relay at, and measurements of a relay from outside.
 
 mod cold;
+mod generate;
 mod measure;
+mod play;
 mod serve;
+mod subscribe;
 
 use clap::{Parser, Subcommand};
 
@@ -16,8 +19,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Signs traffic and writes it to a folder, for `serve --traffic` and `bench`.
+    ///
+    /// What it is like follows from a profile, a small TOML file: `standard` and `small` are built in. The same profile
+    /// makes the same bytes on every machine.
+    #[command(after_help = generate::EXAMPLES)]
+    Gen(generate::Args),
     /// Runs hosts, a PLC directory and accounts that sign real commits, until stopped.
+    ///
+    /// Without --traffic a simulated network signs as it goes, with handles that change, keys that rotate and accounts
+    /// that migrate. With --traffic it sends what `gen` has signed beforehand, at next to no cost.
+    #[command(after_help = serve::EXAMPLES)]
     Serve(serve::Args),
+    /// Reads a relay's stream and tells how fast it is, and how long events take from their hosts' send.
+    ///
+    /// Latency is known of events whose `time` was written when they were sent, as `loadtest serve` does on the same
+    /// machine; behind a relay of the real network it is the time since the host's commit, as far as clocks agree.
+    #[command(after_help = subscribe::EXAMPLES)]
+    Subscribe(subscribe::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
     /// Shows how fast a relay that knows nobody comes to know very many accounts.
@@ -27,7 +46,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Gen(args) => generate::run(args).await,
         Command::Serve(args) => serve::run(args).await,
+        Command::Subscribe(args) => subscribe::run(args).await,
         Command::Bench(args) => measure::run(args).await,
         Command::ColdStart(args) => cold::run(args).await,
     }

@@ -1,23 +1,45 @@
 //! `loadtest serve`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use atproto::syntax::HostName;
 use clap::Args as ClapArgs;
-use loadtest::network::{Config, Mix, Network, Pace};
+use loadtest::{
+    network::{Config, Mix, Network, Pace},
+    traffic::{self, Names},
+};
 use runtime::clock::Clock;
+
+use crate::play;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  loadtest serve
+      A gentle network of all kinds of events to look at. It prints the `mainstem run` that reads it.
+  loadtest serve --traffic /tmp/standard --rate 500
+      What `loadtest gen` has signed, 500 events a second. In another terminal, start the relay with the line that is
+      printed, then `loadtest subscribe ws://127.0.0.1:2470` shows how long events take through it.
+  loadtest serve --traffic /tmp/standard
+      The same as fast as the relay reads.";
 
 /// Options of `loadtest serve`.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
+    /// A folder of `loadtest gen`, to be sent instead of a simulated network; it decides all but --rate.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["hosts", "accounts", "records", "p256", "skew", "seed", "commits_only", "window_mib"])]
+    traffic: Option<PathBuf>,
+    /// With --traffic: all hosts on one port, as hNUMBER.localhost, instead of each on its own.
+    #[arg(long, requires = "traffic")]
+    one_port: bool,
     /// Hosts.
     #[arg(long, default_value_t = 5)]
     hosts: usize,
     /// Accounts over all hosts.
     #[arg(long, default_value_t = 50)]
     accounts: usize,
-    /// Events a second over all hosts; 0 is as fast as they are read.
-    #[arg(long, default_value_t = 20.0)]
-    rate: f64,
+    /// Events a second over all hosts; 0 is as fast as they are read. 20 if not given, with --traffic 0.
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
     /// Records that each repo has at the start.
     #[arg(long, default_value_t = 20)]
     records: usize,
@@ -42,26 +64,27 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let rate = args.rate.unwrap_or(if args.traffic.is_some() { 0.0 } else { 20.0 });
+    anyhow::ensure!(rate.is_finite() && rate >= 0.0, "--rate must be 0 or more");
+    if let Some(folder) = &args.traffic {
+        let names = if args.one_port { Names::Labels } else { Names::Ports };
+        let pace = if rate > 0.0 { traffic::Pace::PerSecond(rate) } else { traffic::Pace::AsRead };
+        return play::run(folder, names, pace, args.seconds.map(Duration::from_secs)).await;
+    }
     let config = Config {
         seed: args.seed,
         hosts: args.hosts,
         accounts: args.accounts,
         p256_share: args.p256,
         records_per_repo: args.records,
-        pace: if args.rate > 0.0 { Pace::PerSecond(args.rate) } else { Pace::AsRead },
+        pace: if rate > 0.0 { Pace::PerSecond(rate) } else { Pace::AsRead },
         mix: if args.commits_only { Mix::COMMITS } else { Mix::SHOWCASE },
         skew: args.skew,
         window_bytes: args.window_mib * 1024 * 1024,
         ..Config::default()
     };
     let network = Network::start(config, Clock::system()).await?;
-    println!("PLC directory: {}", network.plc_url());
-    println!("A relay reads it with:");
-    print!("  mainstem run --dev --plc-url {}", network.plc_url());
-    for host in network.hosts() {
-        print!(" --host {host}");
-    }
-    println!();
+    print_invitation(network.plc_url(), network.hosts());
     let stop_after = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -75,6 +98,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     network.stop().await;
     Ok(())
+}
+
+/// Says how a relay finds the network.
+pub(crate) fn print_invitation(plc_url: &str, hosts: &[HostName]) {
+    println!("PLC directory: {plc_url}");
+    println!("A relay reads it with:");
+    print!("  mainstem run --dev --plc-url {plc_url}");
+    for host in hosts {
+        print!(" --host {host}");
+    }
+    println!();
 }
 
 /// One line every ten seconds.

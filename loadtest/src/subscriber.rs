@@ -60,6 +60,8 @@ pub struct Reading {
     pub events: u64,
     /// Bytes of their frames.
     pub bytes: u64,
+    /// When the first event came, and when the last.
+    pub came: Option<(Instant, Instant)>,
     /// The last event's seq; the cursor of the next connection.
     pub last_seq: Option<u64>,
     /// All events, with [`Keep::Received`] and more.
@@ -140,6 +142,11 @@ async fn run(config: Config, reading: Arc<Mutex<Reading>>, events: watch::Sender
 }
 
 impl Reading {
+    /// From the first event to the last.
+    pub fn span(&self) -> Duration {
+        self.came.map_or(Duration::ZERO, |(first, last)| last.duration_since(first))
+    }
+
     fn take(&mut self, frame: Bytes, keep: Keep, now_micros: u64) {
         let seq = match route(&frame) {
             Ok(Routed::Event(route)) => route.seq,
@@ -156,6 +163,8 @@ impl Reading {
                 return;
             }
         };
+        let now = Instant::now();
+        self.came = Some((self.came.map_or(now, |(first, _)| first), now));
         self.events += 1;
         self.bytes += frame.len() as u64;
         self.last_seq = Some(seq);
@@ -168,7 +177,7 @@ impl Reading {
             Keep::Frames => self.frames.push(frame.clone()),
         }
         self.received.extend(Received::read(&frame));
-        self.times.push(Instant::now());
+        self.times.push(now);
     }
 }
 

@@ -159,10 +159,7 @@ impl Host {
     fn place(&self, subscription: &Subscription) -> Result<Place<'_>, Refused> {
         let cursor = match subscription.cursor.as_deref() {
             None | Some("") => None,
-            Some(text) => {
-                let refused = Refused { error: "InvalidRequest", message: "Params must have a numeric cursor" };
-                Some(text.parse().map_err(|_| refused)?)
-            }
+            Some(text) => Some(text.parse().map_err(|_| Refused::NO_NUMBER)?),
         };
         match self.outbox.start(cursor) {
             Start::After(seq) => Ok(Place { info: None, reader: self.outbox.reader(seq) }),
@@ -173,7 +170,7 @@ impl Host {
                 );
                 Ok(Place { info: Some(info), reader: self.outbox.reader(self.outbox.window_start()) })
             }
-            Start::Future => Err(Refused { error: "FutureCursor", message: "Cursor in the future." }),
+            Start::Future => Err(Refused::FUTURE),
         }
     }
 }
@@ -186,12 +183,20 @@ struct Place<'a> {
 }
 
 /// Why a subscriber gets an error frame instead of a place.
-struct Refused {
-    error: &'static str,
-    message: &'static str,
+pub(crate) struct Refused {
+    pub(crate) error: &'static str,
+    pub(crate) message: &'static str,
 }
 
-type StreamResult = Result<(), tokio_tungstenite::tungstenite::Error>;
+impl Refused {
+    /// The cursor is no number.
+    pub(crate) const NO_NUMBER: Refused =
+        Refused { error: "InvalidRequest", message: "Params must have a numeric cursor" };
+    /// The cursor has not been reached.
+    pub(crate) const FUTURE: Refused = Refused { error: "FutureCursor", message: "Cursor in the future." };
+}
+
+pub(crate) type StreamResult = Result<(), tokio_tungstenite::tungstenite::Error>;
 
 async fn stream(socket: &mut WebSocketStream<Socket>, Place { info, mut reader }: Place<'_>) -> StreamResult {
     if let Some(info) = info {
@@ -215,7 +220,8 @@ async fn stream(socket: &mut WebSocketStream<Socket>, Place { info, mut reader }
     }
 }
 
-async fn fail(socket: &mut WebSocketStream<Socket>, Refused { error, message }: Refused) -> StreamResult {
+/// Says why there is no stream, and closes.
+pub(crate) async fn fail(socket: &mut WebSocketStream<Socket>, Refused { error, message }: Refused) -> StreamResult {
     socket.send(Message::Binary(frame::encode_error(error, Some(message)).into())).await?;
     socket.close(Some(CloseFrame { code: CloseCode::Policy, reason: message.into() })).await?;
     while let Some(Ok(_)) = socket.next().await {}
@@ -223,7 +229,7 @@ async fn fail(socket: &mut WebSocketStream<Socket>, Refused { error, message }: 
 }
 
 /// The answer to a WebSocket handshake, if it is one.
-pub(super) fn upgrade(headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
     let asks = headers.get(header::UPGRADE)?.to_str().ok()?.eq_ignore_ascii_case("websocket");
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks)?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
@@ -236,24 +242,24 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-fn ok(body: &Value) -> Response<Full<Bytes>> {
+pub(crate) fn ok(body: &Value) -> Response<Full<Bytes>> {
     reply(StatusCode::OK, "application/json; charset=utf-8", body.to_string())
 }
 
-fn refuse(status: StatusCode, error: &str, message: &str) -> Response<Full<Bytes>> {
+pub(crate) fn refuse(status: StatusCode, error: &str, message: &str) -> Response<Full<Bytes>> {
     reply(status, "application/json; charset=utf-8", json!({"error": error, "message": message}).to_string())
 }
 
 /// A request's query.
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn of(request: &Request<()>) -> Query {
+    pub(crate) fn of(request: &Request<()>) -> Query {
         let query = request.uri().query().unwrap_or_default();
         Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }

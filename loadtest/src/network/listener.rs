@@ -20,10 +20,10 @@ use tokio::{
 };
 
 /// A connection after its upgrade.
-pub(super) type Socket = TokioIo<Upgraded>;
+pub(crate) type Socket = TokioIo<Upgraded>;
 
 /// What stands behind a listener.
-pub(super) trait Site: Send + Sync + 'static {
+pub(crate) trait Site: Send + Sync + 'static {
     /// What an upgraded connection is about.
     type Stream: Send;
 
@@ -34,7 +34,7 @@ pub(super) trait Site: Send + Sync + 'static {
 }
 
 /// An answer to a request.
-pub(super) enum Answer<S> {
+pub(crate) enum Answer<S> {
     /// The whole answer.
     Plain(Response<Full<Bytes>>),
     /// A `101`; the connection goes on as this stream.
@@ -42,7 +42,7 @@ pub(super) enum Answer<S> {
 }
 
 /// A plain answer.
-pub(super) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
@@ -50,12 +50,12 @@ pub(super) fn reply(status: StatusCode, content_type: &'static str, body: impl I
 }
 
 /// Listens on loopback; port 0 takes a free one.
-pub(super) async fn bind(port: u16) -> io::Result<TcpListener> {
+pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
 /// Serves for ever; dropped, it closes the port and cuts all connections.
-pub(super) async fn serve<S: Site>(listener: TcpListener, site: Arc<S>) {
+pub(crate) async fn serve<S: Site>(listener: TcpListener, site: Arc<S>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

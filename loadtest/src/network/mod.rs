@@ -11,11 +11,12 @@ mod account;
 pub mod cold;
 mod directory;
 mod faults;
-mod host;
-mod listener;
+pub(crate) mod host;
+pub(crate) mod listener;
 mod outbox;
 mod record;
 mod repo;
+pub(crate) mod story;
 mod traffic;
 mod world;
 
@@ -64,7 +65,7 @@ pub struct Config {
     pub hosts: usize,
     /// How many accounts, dealt to the hosts in turn.
     pub accounts: usize,
-    /// The share of accounts with a P-256 key, 0 to 1; the others have secp256k1.
+    /// The share of what happens that is of accounts with a P-256 key, 0 to 1; the others have secp256k1.
     pub p256_share: f64,
     /// The share of DID documents in the form of before 2023, 0 to 1.
     pub legacy_share: f64,

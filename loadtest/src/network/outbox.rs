@@ -103,6 +103,14 @@ impl Outbox {
         self.state().frames.iter().map(|item| item.frame.clone()).collect()
     }
 
+    /// All frames of the window, which is empty then.
+    pub(super) fn drain(&self) -> Vec<(u64, Bytes)> {
+        let mut state = self.state();
+        state.bytes = 0;
+        state.evicted = state.last_seq;
+        state.frames.drain(..).map(|item| (item.seq, item.frame)).collect()
+    }
+
     /// While held, frames gather and no subscriber sees them. When they leave, they get the `time` of that.
     pub(super) fn hold(&self, held: bool) {
         let mut state = self.state();

@@ -1,5 +1,7 @@
 //! What happens next in the network: which account does what. Pure; the same seed gives the same story.
 
+use std::ops::RangeInclusive;
+
 use rand::{Rng, RngExt};
 
 use super::record::Genre;
@@ -17,10 +19,14 @@ pub struct Mix {
     pub follow: u32,
     /// A commit that updates the profile, or creates it where there is none.
     pub profile: u32,
+    /// A commit that updates any record, or creates a post where there is none.
+    pub update: u32,
     /// A commit that deletes one record.
     pub delete: u32,
-    /// A commit of 2 to 20 creates, updates and deletes.
+    /// A commit of several creates, updates and deletes.
     pub multi: u32,
+    /// How many they are; any number is as likely as another.
+    pub multi_ops: RangeInclusive<u32>,
     /// `#sync` of the present state.
     pub sync: u32,
     /// An `#identity` after which nothing is different.
@@ -44,8 +50,10 @@ impl Mix {
         repost: 70,
         follow: 110,
         profile: 20,
+        update: 0,
         delete: 80,
         multi: 40,
+        multi_ops: 2..=20,
         sync: 8,
         identity: 6,
         handle: 10,
@@ -62,13 +70,14 @@ impl Mix {
     /// Commits only.
     pub const COMMITS: Mix = Mix { sync: 0, identity: 0, handle: 0, deactivate: 0, ..Mix::STRICT };
 
-    fn weights(&self) -> [(Action, u32); 13] {
+    fn weights(&self) -> [(Action, u32); 14] {
         [
             (Action::Create(Kind::Post), self.post),
             (Action::Create(Kind::Like), self.like),
             (Action::Create(Kind::Repost), self.repost),
             (Action::Create(Kind::Follow), self.follow),
             (Action::UpdateProfile, self.profile),
+            (Action::Update, self.update),
             (Action::Delete, self.delete),
             (Action::Multi, self.multi),
             (Action::Sync, self.sync),
@@ -88,9 +97,11 @@ pub enum Action {
     Create(Kind),
     /// A commit that updates the profile, or creates it.
     UpdateProfile,
+    /// A commit that updates any record; creates a post where there is none.
+    Update,
     /// A commit that deletes one record; a post where there is none to delete.
     Delete,
-    /// A commit of 2 to 20 creates, updates and deletes.
+    /// A commit of several creates, updates and deletes.
     Multi,
     /// `#sync`.
     Sync,
@@ -143,7 +154,7 @@ impl Traffic {
     /// posts.
     pub(super) fn new(mix: &Mix, accounts: usize, skew: f64) -> Traffic {
         let actions = mix.weights().map(|(action, weight)| (action, f64::from(weight)));
-        let accounts = (0..accounts).map(|account| (account, ((account + 1) as f64).powf(-skew)));
+        let accounts = (0..accounts).map(|account| (account, activity(account, skew)));
         Traffic { actions: Weighted::new(actions), accounts: Weighted::new(accounts) }
     }
 
@@ -152,6 +163,11 @@ impl Traffic {
         let account = self.accounts.draw(rng)?;
         Some((account, self.actions.draw(rng).unwrap_or(Action::Create(Kind::Post))))
     }
+}
+
+/// How active an account is beside the first, which is the most active.
+pub(super) fn activity(account: usize, skew: f64) -> f64 {
+    ((account + 1) as f64).powf(-skew)
 }
 
 /// Things and the running sums of their weights.
@@ -203,7 +219,7 @@ mod tests {
         let traffic = Traffic::new(&Mix::SHOWCASE, 50, 1.0);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let drawn: Vec<(usize, Action)> = (0..10_000).filter_map(|_| traffic.next(&mut rng)).collect();
-        for (action, _) in Mix::SHOWCASE.weights() {
+        for (action, _) in Mix::SHOWCASE.weights().into_iter().filter(|(_, weight)| *weight > 0) {
             assert!(drawn.iter().any(|(_, drawn)| *drawn == action), "{action:?}");
         }
         let of = |account| drawn.iter().filter(|(drawn, _)| *drawn == account).count();

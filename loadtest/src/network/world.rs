@@ -3,7 +3,7 @@
 //! What must hold: an account's document is in the directory before the event that tells of it; each host's seq rises;
 //! what is remembered of an event is what its host holds.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use atproto::{
     cid::Cid,
@@ -23,13 +23,14 @@ use super::{
     host::{AccountStatus, Host},
     record::{self, Genre, Target},
     repo::{Change, Write},
-    traffic::{Action, Traffic},
+    traffic::{Action, Traffic, activity},
 };
 use crate::judge::{Expect, Truth};
 
 pub(super) struct World {
     rng: Xoshiro256PlusPlus,
     traffic: Traffic,
+    multi_ops: RangeInclusive<u32>,
     accounts: Vec<Account>,
     hosts: Vec<Arc<Host>>,
     directory: Arc<Directory>,
@@ -49,8 +50,9 @@ impl World {
     ) -> Result<World, MstError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(config.seed);
         let mut accounts = Vec::with_capacity(config.accounts);
+        let mut curves = Curves::new(config);
         for number in 0..config.accounts {
-            let curve = if rng.random_bool(config.p256_share.clamp(0.0, 1.0)) { Curve::P256 } else { Curve::K256 };
+            let curve = curves.next(number);
             let form = if rng.random_bool(config.legacy_share.clamp(0.0, 1.0)) { Form::Legacy } else { Form::Multikey };
             let mut account = Account::new(number, number % hosts.len().max(1), curve, form, &mut rng);
             // History from before the simulation: of a record that nobody will ask for, any CID will do.
@@ -65,9 +67,20 @@ impl World {
             accounts.push(account);
         }
         let traffic = Traffic::new(&config.mix, accounts.len(), config.skew);
+        let multi_ops = config.mix.multi_ops.clone();
         let truth = config.remember.then(|| Truth::new(hosts.iter().map(|host| host.name.clone()).collect()));
-        let mut world =
-            World { rng, traffic, accounts, hosts, directory, truth, stats: Stats::default(), clock, last_micros: 0 };
+        let mut world = World {
+            rng,
+            traffic,
+            multi_ops,
+            accounts,
+            hosts,
+            directory,
+            truth,
+            stats: Stats::default(),
+            clock,
+            last_micros: 0,
+        };
         for account in 0..world.accounts.len() {
             world.publish_document(account);
         }
@@ -129,6 +142,17 @@ impl World {
                 let write = match index {
                     Some(index) => Write::Update { index, record: self.record(Genre::Profile) },
                     None => self.create(account, Genre::Profile),
+                };
+                self.commit(account, vec![write])
+            }
+            Action::Update => {
+                let held = self.accounts[account].repo.records().len();
+                let write = match held {
+                    0 => self.create(account, Genre::Post),
+                    held => {
+                        let index = self.rng.random_range(0..held);
+                        self.update(account, index)
+                    }
                 };
                 self.commit(account, vec![write])
             }
@@ -326,9 +350,17 @@ impl World {
         record::write(genre, &target, &created_at, &mut self.rng)
     }
 
-    /// 2 to 20 writes of different records.
+    fn update(&mut self, account: usize, index: usize) -> Write {
+        let genre = Genre::of_path(&self.accounts[account].repo.records()[index].path);
+        Write::Update { index, record: self.record(genre) }
+    }
+
+    /// Writes of different records.
     fn many(&mut self, account: usize) -> Vec<Write> {
-        let count = self.rng.random_range(2..=20);
+        let count = match self.multi_ops.is_empty() {
+            true => 1,
+            false => self.rng.random_range(self.multi_ops.clone()) as usize,
+        };
         let held = self.accounts[account].repo.records().len();
         let old = sample(&mut self.rng, held, (count / 3).min(held)).into_vec();
         let mut writes: Vec<Write> = (old.len()..count)
@@ -338,14 +370,35 @@ impl World {
             })
             .collect();
         for index in old {
-            writes.push(if self.rng.random_bool(0.5) {
-                let genre = Genre::of_path(&self.accounts[account].repo.records()[index].path);
-                Write::Update { index, record: self.record(genre) }
-            } else {
-                Write::Delete { index }
-            });
+            writes.push(if self.rng.random_bool(0.5) { self.update(account, index) } else { Write::Delete { index } });
         }
         writes
+    }
+}
+
+/// Deals the curves: the first accounts do most, so that it is their activity that must have the share of P-256 that is
+/// asked for, not their number.
+struct Curves {
+    p256_share: f64,
+    skew: f64,
+    dealt: f64,
+    dealt_p256: f64,
+}
+
+impl Curves {
+    fn new(config: &Config) -> Curves {
+        Curves { p256_share: config.p256_share, skew: config.skew, dealt: 0.0, dealt_p256: 0.0 }
+    }
+
+    fn next(&mut self, account: usize) -> Curve {
+        let activity = activity(account, self.skew);
+        self.dealt += activity;
+        // A little more than the share is let through, lest sums of fractions keep out what fits exactly.
+        if self.dealt_p256 + activity <= self.p256_share * self.dealt * (1.0 + 1e-9) {
+            self.dealt_p256 += activity;
+            return Curve::P256;
+        }
+        Curve::K256
     }
 }
 

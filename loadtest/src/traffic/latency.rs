@@ -38,6 +38,14 @@ impl Latencies {
         self.max_micros = self.max_micros.max(other.max_micros);
     }
 
+    /// What has come since there was no more than `before`, which must have been this once. Its longest is known as
+    /// quantiles are, unless it is the longest of all.
+    pub fn since(&self, before: &Latencies) -> Latencies {
+        let counts: Vec<u64> = self.counts.iter().zip(&before.counts).map(|(now, then)| now - then).collect();
+        let longest = counts.iter().rposition(|count| *count > 0).map_or(0, last_of);
+        Latencies { max_micros: longest.min(self.max_micros), count: self.count - before.count, counts }
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
@@ -100,6 +108,9 @@ mod tests {
         (501..=1_000).for_each(|micros| late.record(micros * 10));
         early.add(&late);
         assert_eq!(early.count(), 1_000);
+        assert_eq!(early.since(&Latencies::default()), early);
+        let told = early.since(&late);
+        assert_eq!((told.count(), told.max()), (500, Some(Duration::from_micros(5_055))));
         assert_eq!(early.max(), Some(Duration::from_millis(10)));
         for (share, micros) in [(0.0, 10_u64), (0.5, 5_000), (0.99, 9_900), (1.0, 10_000)] {
             let told = early.quantile(share).unwrap().as_micros() as u64;
