@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use loadtest::bench::{self, Folder, Subject};
+use loadtest::bench::{self, Folder, Peer, Subject};
 
 /// Options of `loadtest bench`.
 #[derive(ClapArgs)]
@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Measure it with so many workers, each in turns; `2,1` also tells the price of the second one.
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     workers: Vec<usize>,
+    /// Measure another relay beside it, in turns; the README says how to get one.
+    #[arg(long, value_name = "indigo=PATH")]
+    peer: Vec<Peer>,
     /// Turns of each relay; medians and ranges are told.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -66,10 +69,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let parent = args.folder.unwrap_or_else(std::env::temp_dir);
     let folder = Folder::new(&parent).context("failed to make a folder for the relay's data")?;
     let subject = |workers| Subject::mainstem(&args.relay, &args.relay_args, workers);
-    let subjects = match args.workers.as_slice() {
+    let mut subjects = match args.workers.as_slice() {
         [] => vec![subject(None)],
         workers => workers.iter().map(|workers| subject(Some(*workers))).collect(),
     };
+    subjects.extend(args.peer.iter().map(Subject::peer));
     let config = bench::Config {
         subjects,
         rounds: args.rounds.into(),

@@ -114,6 +114,11 @@ impl Subscriber {
         look(&lock(&self.reading))
     }
 
+    /// How long events took since their hosts sent them, of those that came since this was last asked.
+    pub fn take_latencies(&self) -> Latencies {
+        std::mem::take(&mut lock(&self.reading).latencies)
+    }
+
     /// Disconnects and gives what was read.
     pub async fn stop(mut self) -> Reading {
         self.tasks.shutdown().await;

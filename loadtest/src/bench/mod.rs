@@ -10,12 +10,11 @@
 //! What must hold: a figure that can't be trusted says so; yardsticks share nothing with the relay's code.
 
 mod cost;
-mod histogram;
 mod idle;
 mod machine;
 mod memory;
+mod peer;
 pub mod plot;
-mod receiver;
 mod report;
 mod spread;
 mod subject;
@@ -32,14 +31,13 @@ use runtime::clock::Clock;
 
 pub use self::{
     cost::Cost,
-    histogram::Histogram,
     idle::{IDLE_SHARE_MIN, Ticks},
     machine::Machine,
     memory::{Memory, MemoryWatch},
-    receiver::{Arrived, Receiver},
+    peer::{Peer, PeerError, PeerKind},
     report::{Measured, Report, Traffic},
     spread::Spread,
-    subject::{Running, Subject},
+    subject::{Kind, Running, Subject},
     turn::{Latency, Load, Turn},
     yardstick::{Append, Bare, Fsync, Loopback, Signatures},
 };
@@ -116,10 +114,9 @@ pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Erro
         for (number, subject) in config.subjects.iter().enumerate() {
             let name = &subject.name;
             let say = |doing: &str| progress(&format!("round {} of {}, {name}: {doing}", round + 1, config.rounds));
-            // How much later a subject's events come is asked of the first; others of the same program say the same.
             let folder = config.folder.join(format!("{round}-{number}"));
             std::fs::create_dir_all(&folder)?;
-            turns[number].push(turn::turn(&config, subject, &folder, number == 0, &say).await?);
+            turns[number].push(turn::turn(&config, subject, &folder, &say).await?);
             std::fs::remove_dir_all(&folder)?;
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use atproto::syntax::HostName;
 
+use super::peer::{Indigo, Peer, PeerKind};
 use crate::relay_process::{self, RelayProcess, Usage};
 
 /// A program with its arguments.
@@ -11,17 +12,33 @@ use crate::relay_process::{self, RelayProcess, Usage};
 pub struct Subject {
     /// What it is called in tables.
     pub name: String,
+    /// Whose it is.
+    pub kind: Kind,
     /// Its path.
     pub program: PathBuf,
-    /// More arguments of `mainstem run`.
+    /// More arguments.
     pub args: Vec<String>,
     /// `--workers`, where it is not the program's own choice.
     pub workers: Option<usize>,
 }
 
+/// Whose program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours.
+    Mainstem,
+    /// Another's.
+    Peer(PeerKind),
+}
+
 /// A subject that was started and is ready. Killed with its value.
 pub struct Running {
-    relay: RelayProcess,
+    process: Process,
+}
+
+enum Process {
+    Mainstem(RelayProcess),
+    Indigo(Indigo),
 }
 
 impl Subject {
@@ -40,7 +57,15 @@ impl Subject {
             Some(1) => "mainstem, 1 worker".to_owned(),
             Some(workers) => format!("mainstem, {workers} workers"),
         };
-        Subject { name, program: program.to_owned(), args, workers }
+        Subject { name, kind: Kind::Mainstem, program: program.to_owned(), args, workers }
+    }
+
+    /// Another's relay, as it is by default.
+    pub fn peer(peer: &Peer) -> Subject {
+        let name = match peer.kind {
+            PeerKind::Indigo => "indigo relay".to_owned(),
+        };
+        Subject { name, kind: Kind::Peer(peer.kind), program: peer.program.clone(), args: Vec::new(), workers: None }
     }
 
     /// Starts it on an empty data folder, for these hosts, and waits until it is ready.
@@ -50,36 +75,57 @@ impl Subject {
         plc_url: &str,
         hosts: &[HostName],
     ) -> Result<Running, relay_process::Error> {
-        let mut config = relay_process::Config::new(&self.program, data_dir, plc_url, hosts)?;
-        config.args = self.args.clone();
-        Ok(Running { relay: RelayProcess::start(config).await? })
+        let process = match self.kind {
+            Kind::Mainstem => {
+                let mut config = relay_process::Config::new(&self.program, data_dir, plc_url, hosts)?;
+                config.args = self.args.clone();
+                Process::Mainstem(RelayProcess::start(config).await?)
+            }
+            Kind::Peer(PeerKind::Indigo) => {
+                Process::Indigo(Indigo::start(&self.program, data_dir, plc_url, hosts, &self.args).await?)
+            }
+        };
+        Ok(Running { process })
     }
 }
 
 impl Running {
     /// `ws://127.0.0.1:PORT`.
     pub fn stream_url(&self) -> String {
-        self.relay.stream_url()
+        match &self.process {
+            Process::Mainstem(relay) => relay.stream_url(),
+            Process::Indigo(relay) => relay.stream_url(),
+        }
     }
 
     /// The process's number.
     pub fn pid(&self) -> i32 {
-        self.relay.pid()
+        match &self.process {
+            Process::Mainstem(relay) => relay.pid(),
+            Process::Indigo(relay) => relay.pid(),
+        }
     }
 
     /// What it has used so far.
     pub fn usage(&self) -> Result<Usage, relay_process::Error> {
-        self.relay.usage()
+        relay_process::usage(self.pid())
+            .map_err(|source| relay_process::Error::Io { what: "read the relay's usage", source })
     }
 
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
-        self.relay.config().log_tail(lines)
+        match &self.process {
+            Process::Mainstem(relay) => relay.config().log_tail(lines),
+            Process::Indigo(relay) => relay.log_tail(lines),
+        }
     }
 
     /// Kills it, and waits until it is gone.
     pub async fn kill(self) -> Result<(), relay_process::Error> {
-        self.relay.kill().await.map(drop)
+        match self.process {
+            Process::Mainstem(relay) => relay.kill().await.map(drop),
+            Process::Indigo(relay) => relay.kill().await,
+        }
     }
 }
 

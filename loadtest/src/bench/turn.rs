@@ -12,14 +12,16 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{
     Config, Error,
     cost::{Cost, own_usage},
-    histogram::Histogram,
     idle::{self, Ticks},
     memory::{Memory, MemoryWatch},
-    receiver::Receiver,
     subject::{Running, Subject},
     yardstick::{Bare, Fsync, Signatures},
 };
-use crate::network::{self, Mix, Network, Pace, Stats};
+use crate::{
+    network::{self, Mix, Network, Pace, Stats},
+    subscriber::{self, Keep, Subscriber},
+    traffic::latency::Latencies,
+};
 
 /// What was measured of a subject, once.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct Load {
     pub bytes: u64,
     /// From the first send to the last receipt.
     pub wall: Duration,
+    /// How long they took from the host's send to the subscriber: mostly the time that they waited in sockets.
+    pub times: Latencies,
     /// What the relay spent.
     pub relay: Cost,
     /// What this process spent: hosts, directory and subscriber.
@@ -61,7 +65,7 @@ pub struct Latency {
     /// Events a second that were asked for.
     pub rate: f64,
     /// From the host's send to the subscriber's receipt.
-    pub times: Histogram,
+    pub times: Latencies,
     /// The idle share of the machine meanwhile, 0 to 1.
     pub idle_share: Option<f64>,
     /// A bare sync right before, on the same file system.
@@ -96,13 +100,14 @@ impl Latency {
 const BARE_SIGNATURES_MAX: usize = 8_000;
 /// The log's last group may still be on its way to the disk when its events are here.
 const SETTLE: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(2);
 
 /// A network, a relay that knows all of its accounts, and a subscriber.
 struct Stage<'a, P> {
     network: Network,
     relay: Running,
-    receiver: Receiver,
+    subscriber: Subscriber,
     config: &'a Config,
     progress: &'a P,
 }
@@ -112,15 +117,14 @@ pub(super) async fn turn<P: Fn(&str)>(
     config: &Config,
     subject: &Subject,
     folder: &Path,
-    latency: bool,
     progress: &P,
 ) -> Result<Turn, Error> {
     let stage = Stage::warm_up(config, subject, folder, progress).await?;
     let memory = MemoryWatch::start(stage.relay.pid());
     let load = stage.load().await?;
-    let latency = match latency && !config.latency_time.is_zero() {
-        true => Some(stage.latency(folder).await?),
-        false => None,
+    let latency = match config.latency_time.is_zero() {
+        true => None,
+        false => Some(stage.latency(folder).await?),
     };
     let memory = memory.memory();
     stage.end().await?;
@@ -152,8 +156,10 @@ impl<P: Fn(&str)> Stage<'_, P> {
         };
         let network = Network::start_paused(network, Clock::system()).await?;
         let relay = subject.start(&folder.join("data"), network.plc_url(), network.hosts()).await?;
-        let receiver = Receiver::start(&relay.stream_url());
-        let stage = Stage { network, relay, receiver, config, progress };
+        let reading = subscriber::Config { url: relay.stream_url(), cursor: Some(0), keep: Keep::Count };
+        let subscriber = Subscriber::start(reading);
+        let stage = Stage { network, relay, subscriber, config, progress };
+        stage.all_connected().await?;
         stage.network.announce_all().await?;
         stage.all_arrived("warming up").await?;
         Ok(stage)
@@ -170,11 +176,12 @@ impl<P: Fn(&str)> Stage<'_, P> {
         let signatures = signatures(frames.collect(), self.network.signing_keys()).await?;
         let bare_before = bare(&signatures).await?;
 
+        self.subscriber.take_latencies();
         let (before, own_before) = (self.relay.usage()?, own_usage()?);
         let started = Instant::now();
         self.network.release();
         self.all_arrived("as fast as it is read").await?;
-        let ended = self.receiver.arrived().at.unwrap_or_else(Instant::now);
+        let wall = started.elapsed();
         tokio::time::sleep(SETTLE).await;
         let (after, own_after) = (self.relay.usage()?, own_usage()?);
         let bare_after = bare(&signatures).await?;
@@ -182,7 +189,8 @@ impl<P: Fn(&str)> Stage<'_, P> {
         Ok(Load {
             events: count,
             bytes: bytes - warm.bytes,
-            wall: ended - started,
+            wall,
+            times: self.subscriber.take_latencies(),
             relay: Cost::of(&before, &after, count),
             generator: Cost::of(&own_before, &own_after, count),
             rss_bytes: after.rss_bytes,
@@ -198,11 +206,11 @@ impl<P: Fn(&str)> Stage<'_, P> {
         let fsync = Fsync::measure(folder).map_err(Error::Yardstick)?;
         // What the load left behind, and the first moments at a new pace, don't count.
         self.send_at(rate, Duration::from_secs(1)).await?;
-        self.receiver.take_latencies();
+        self.subscriber.take_latencies();
         let idle = Ticks::now().ok();
         self.send_at(rate, latency_time).await?;
         let idle_share = idle.and_then(|before| before.idle_share(Ticks::now().ok()?));
-        Ok(Latency { rate, times: self.receiver.take_latencies(), idle_share, fsync })
+        Ok(Latency { rate, times: self.subscriber.take_latencies(), idle_share, fsync })
     }
 
     /// Sends evenly, and waits until all has arrived.
@@ -219,12 +227,28 @@ impl<P: Fn(&str)> Stage<'_, P> {
         self.all_arrived("at a rate").await
     }
 
-    /// Waits until the receiver has all that was sent.
+    /// Waits until the relay reads all hosts: some relays begin with what comes after.
+    async fn all_connected(&self) -> Result<(), Error> {
+        let (started, all) = (Instant::now(), self.config.hosts);
+        loop {
+            let done = (0..all).filter(|host| self.network.subscribers(*host) > 0).count();
+            if done == all {
+                return Ok(());
+            }
+            if started.elapsed() > self.config.limit {
+                let (what, log) = ("connecting to hosts", self.relay.log_tail(20));
+                return Err(Error::Late { what, done: done as u64, all: all as u64, limit: self.config.limit, log });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until the subscriber has all that was sent.
     async fn all_arrived(&self, what: &'static str) -> Result<(), Error> {
         let (all, started) = (self.network.stats().events, Instant::now());
-        let mut last = self.receiver.arrived().events;
-        while !self.receiver.wait_for(all, Duration::from_secs(1)).await {
-            let done = self.receiver.arrived().events;
+        let mut last = self.subscriber.events();
+        while !self.subscriber.wait_for(all, Duration::from_secs(1)).await {
+            let done = self.subscriber.events();
             (self.progress)(&format!("{what}: {done} of {all} events, {}/s", done - last));
             last = done;
             if started.elapsed() > self.config.limit {
@@ -236,7 +260,7 @@ impl<P: Fn(&str)> Stage<'_, P> {
     }
 
     async fn end(self) -> Result<(), Error> {
-        drop(self.receiver);
+        self.subscriber.stop().await;
         self.relay.kill().await?;
         self.network.stop().await;
         Ok(())

@@ -71,6 +71,15 @@ impl Latencies {
     pub fn max(&self) -> Option<Duration> {
         (self.count > 0).then(|| Duration::from_micros(self.max_micros))
     }
+
+    /// Each latency that was told apart, and how many were not longer; the shortest first.
+    pub fn cumulated(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let mut so_far = 0;
+        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(move |(place, count)| {
+            so_far += count;
+            (Duration::from_micros(last_of(place).min(self.max_micros)), so_far)
+        })
+    }
 }
 
 /// Where a latency is counted: below [`STEPS`] each microsecond has its own place.
@@ -112,6 +121,8 @@ mod tests {
         let told = early.since(&late);
         assert_eq!((told.count(), told.max()), (500, Some(Duration::from_micros(5_055))));
         assert_eq!(early.max(), Some(Duration::from_millis(10)));
+        assert_eq!(early.cumulated().last(), Some((Duration::from_millis(10), 1_000)));
+        assert!(early.cumulated().is_sorted());
         for (share, micros) in [(0.0, 10_u64), (0.5, 5_000), (0.99, 9_900), (1.0, 10_000)] {
             let told = early.quantile(share).unwrap().as_micros() as u64;
             assert!(told >= micros && told - micros <= micros / STEPS, "{share} is told as {told}");

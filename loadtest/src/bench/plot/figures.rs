@@ -1,7 +1,10 @@
 //! The pictures of a report.
 
 use super::{Axis, Bar, Bars, Lines, Scale, Series, Title, colour};
-use crate::bench::{Histogram, Load, Report, Spread};
+use crate::{
+    bench::{Load, Report, Spread},
+    traffic::latency::Latencies,
+};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -54,7 +57,7 @@ impl Report {
 
     fn latency(&self) -> Lines {
         let mut series = Vec::new();
-        let mut fsync = Histogram::default();
+        let mut fsync = Latencies::default();
         for (measured, latencies) in self.subjects.iter().filter_map(|m| Some((m, m.latencies()?))) {
             let void = if latencies.void.is_some() { " (void: the machine was busy)" } else { "" };
             series.push(quantiles(&format!("{}{void}", measured.subject.name), &latencies.times));
@@ -102,12 +105,12 @@ impl Report {
 }
 
 /// Milliseconds by percentile.
-fn quantiles(name: &str, times: &Histogram) -> Series {
+fn quantiles(name: &str, times: &Latencies) -> Series {
     let count = times.count() as f64;
     // The very last event has no percentile below the whole; it stands where half an event is left.
-    let points = times.cumulated().map(|(upper, so_far)| {
+    let points = times.cumulated().map(|(time, so_far)| {
         let share = (so_far as f64).min(count - 0.5) / count;
-        (share, upper.min(times.max()) as f64 / 1e3)
+        (share, time.as_secs_f64() * 1e3)
     });
     Series { name: name.to_owned(), points: points.collect() }
 }

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Latencies, Measured, Report};
-use crate::bench::{Bare, Cost, Histogram, Latency, Load, Spread, Turn};
+use super::{LatencyFigures, Measured, Report};
+use crate::{
+    bench::{Bare, Cost, Latency, Load, Spread, Turn},
+    traffic::latency::Latencies,
+};
 
 /// The version of the form.
 const FORMAT: u32 = 2;
@@ -67,7 +70,7 @@ impl Measured {
     }
 }
 
-impl Latencies {
+impl LatencyFigures {
     fn to_json(&self) -> Value {
         let mut fields = times(&self.times);
         fields.extend([
@@ -91,6 +94,7 @@ impl Turn {
             "events_per_second": load.events_per_second(),
             "relay": cost(&load.relay),
             "generator": cost(&load.generator),
+            "latency_as_fast_as_read": times(&load.times),
             "ratio": load.ratio(),
             "bare_before": bare(&load.bare_before),
             "bare_after": bare(&load.bare_after),
@@ -113,12 +117,13 @@ fn phase(latency: &Latency) -> Value {
     fields.into()
 }
 
-fn times(times: &Histogram) -> Map<String, Value> {
+fn times(times: &Latencies) -> Map<String, Value> {
+    let micros = |time: Option<std::time::Duration>| time.map(|time| time.as_micros() as u64);
     [
-        ("p50_micros", times.quantile(0.5)),
-        ("p99_micros", times.quantile(0.99)),
-        ("max_micros", times.max()),
-        ("count", times.count()),
+        ("p50_micros", micros(times.quantile(0.5))),
+        ("p99_micros", micros(times.quantile(0.99))),
+        ("max_micros", micros(times.max())),
+        ("count", Some(times.count())),
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into_iter()

@@ -4,7 +4,8 @@ mod json;
 mod table;
 
 pub(super) use self::table::thousands;
-use super::{Append, Bare, Fsync, Histogram, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
+use super::{Append, Bare, Fsync, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
+use crate::traffic::latency::Latencies;
 
 /// What was measured in a run.
 #[derive(Clone, Debug)]
@@ -49,13 +50,13 @@ pub struct Measured {
 
 /// What all latency phases of a subject say together.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub struct LatencyFigures {
     /// Events a second.
     pub rate: f64,
     /// Of all phases that count, or of all where none does.
-    pub times: Histogram,
+    pub times: Latencies,
     /// Bare syncs beside them.
-    pub fsync: Histogram,
+    pub fsync: Latencies,
     /// The least idle share of the phases that count, or of all.
     pub idle_share: Option<f64>,
     /// Why none of them counts.
@@ -124,18 +125,18 @@ impl Measured {
     }
 
     /// Its latency, where it was measured.
-    pub fn latencies(&self) -> Option<Latencies> {
+    pub fn latencies(&self) -> Option<LatencyFigures> {
         let all: Vec<&Latency> = self.turns.iter().filter_map(|turn| turn.latency.as_ref()).collect();
         let counting: Vec<&Latency> = all.iter().copied().filter(|latency| latency.void().is_none()).collect();
         let void = if counting.is_empty() { all.first()?.void() } else { None };
         let chosen = if counting.is_empty() { all } else { counting };
-        let (mut times, mut fsync) = (Histogram::default(), Histogram::default());
+        let (mut times, mut fsync) = (Latencies::default(), Latencies::default());
         for latency in &chosen {
             times.add(&latency.times);
             fsync.add(&latency.fsync.times);
         }
         let idle = Spread::of(chosen.iter().filter_map(|latency| latency.idle_share));
-        Some(Latencies { rate: chosen.first()?.rate, times, fsync, idle_share: idle.map(|idle| idle.least), void })
+        Some(LatencyFigures { rate: chosen.first()?.rate, times, fsync, idle_share: idle.map(|idle| idle.least), void })
     }
 }
 
@@ -144,7 +145,7 @@ pub(super) mod tests {
     use std::{path::PathBuf, time::Duration};
 
     use super::*;
-    use crate::bench::{Cost, Memory};
+    use crate::bench::{Cost, Kind, Memory};
 
     fn turn(cpu: f64, idle_share: f64, latency: u64) -> Turn {
         let bare = |verify_micros| Bare {
@@ -160,13 +161,14 @@ pub(super) mod tests {
             threads: vec![("judge".to_owned(), cpu)],
             written_bytes: 4_000.0,
         };
-        let mut times = Histogram::default();
+        let mut times = Latencies::default();
         times.record(latency);
         Turn {
             load: Load {
                 events: 1_000,
                 bytes: 3_500_000,
                 wall: Duration::from_millis(100),
+                times: times.clone(),
                 relay: cost.clone(),
                 generator: cost,
                 rss_bytes: 1 << 20,
@@ -187,6 +189,7 @@ pub(super) mod tests {
     pub(in crate::bench) fn report() -> Report {
         let subject = |name: &str, workers| Subject {
             name: name.to_owned(),
+            kind: Kind::Mainstem,
             program: PathBuf::from("mainstem"),
             args: Vec::new(),
             workers,
@@ -202,7 +205,7 @@ pub(super) mod tests {
                 },
                 Measured { subject: subject("one", Some(1)), turns: vec![turn(80.0, 0.1, 70_000)] },
             ],
-            fsync: Fsync { times: Histogram::default() },
+            fsync: Fsync { times: Latencies::default() },
             append: Append { events_per_second: 20_000.0, cpu_micros: 4.0 },
             loopback: Loopback { bytes_per_second: 2e9, cpu_nanos_per_kib: 300.0 },
         }
@@ -223,10 +226,13 @@ pub(super) mod tests {
     fn a_latency_of_a_busy_machine_does_not_count() {
         let report = report();
         let counts = report.subjects[0].latencies().unwrap();
-        assert_eq!((counts.times.count(), counts.times.max(), counts.idle_share), (2, 3_000, Some(0.5)));
+        assert_eq!(
+            (counts.times.count(), counts.times.max(), counts.idle_share),
+            (2, Some(Duration::from_micros(3_000)), Some(0.5))
+        );
         assert_eq!(counts.void, None);
         let void = report.subjects[1].latencies().unwrap();
-        assert_eq!((void.times.count(), void.times.max()), (1, 70_000));
+        assert_eq!((void.times.count(), void.times.max()), (1, Some(Duration::from_micros(70_000))));
         assert!(void.void.unwrap().contains("10 % idle"));
     }
 }

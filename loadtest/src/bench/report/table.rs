@@ -1,6 +1,6 @@
 //! Figures for people: a table for the terminal, that can stand in a document as it is.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use super::{Measured, Report};
 use crate::bench::{Load, Spread};
@@ -147,9 +147,10 @@ impl Report {
     }
 }
 
-/// Microseconds as milliseconds, with as many digits as tell something.
-fn millis(micros: u64) -> String {
-    let millis = micros as f64 / 1e3;
+/// As milliseconds, with as many digits as tell something.
+fn millis(time: Option<Duration>) -> String {
+    let Some(time) = time else { return "–".to_owned() };
+    let millis = time.as_secs_f64() * 1e3;
     if millis < 10.0 { format!("{millis:.2}") } else { format!("{millis:.1}") }
 }
 
@@ -173,7 +174,10 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!(["0", "999", "1,000", "1,234,568"], [0.0, 999.0, 1_000.0, 1_234_567.8].map(thousands));
-        assert_eq!([millis(820), millis(9_994), millis(12_340)], ["0.82", "9.99", "12.3"]);
+        assert_eq!(
+            [820, 9_994, 12_340].map(|micros| millis(Some(Duration::from_micros(micros)))),
+            ["0.82", "9.99", "12.3"]
+        );
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::{
 use serde_json::{Value, json};
 
 use super::cpu_time::CpuTime;
-use crate::bench::histogram::Histogram;
+use crate::traffic::latency::Latencies;
 
 /// Writes of 4 KiB at the end of a file, each with an fdatasync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fsync {
     /// From before each write until its sync has returned.
-    pub times: Histogram,
+    pub times: Latencies,
 }
 
 /// Appending events to a file with an fdatasync after each hundred.
@@ -39,7 +39,7 @@ impl Fsync {
     pub fn measure(folder: &Path) -> io::Result<Fsync> {
         with_file(folder, |file| {
             let (page, started) = ([0x5a; SYNC_BYTES], Instant::now());
-            let mut times = Histogram::default();
+            let mut times = Latencies::default();
             for _ in 0..SYNCS_MAX {
                 let before = Instant::now();
                 file.write_all(&page)?;
@@ -55,10 +55,11 @@ impl Fsync {
 
     /// With `p50_micros`, `p99_micros`, `max_micros` and `count`.
     pub fn to_json(&self) -> Value {
+        let micros = |time: Option<Duration>| time.map(|time| time.as_micros() as u64);
         json!({
-            "p50_micros": self.times.quantile(0.5),
-            "p99_micros": self.times.quantile(0.99),
-            "max_micros": self.times.max(),
+            "p50_micros": micros(self.times.quantile(0.5)),
+            "p99_micros": micros(self.times.quantile(0.99)),
+            "max_micros": micros(self.times.max()),
             "count": self.times.count(),
         })
     }
@@ -104,7 +105,7 @@ mod tests {
     fn both_measure_and_leave_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let fsync = Fsync::measure(folder.path()).unwrap();
-        assert!(fsync.times.count() > 0 && fsync.times.max() > 0);
+        assert!(fsync.times.max() > Some(Duration::ZERO));
         let append = Append::measure(folder.path(), 3_800).unwrap();
         assert!(append.events_per_second > 0.0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
