@@ -13,6 +13,7 @@ pub mod console;
 pub mod descriptors;
 pub mod fanout;
 pub mod host_view;
+pub mod huge_pages;
 pub mod lanes;
 pub mod limits_file;
 pub mod node;

@@ -7,7 +7,7 @@ use relay::{
     backend::{self, Backend},
     cli::{self, Command, Origins, RepairArgs, RunArgs},
     config::Config,
-    console, descriptors, limits_file,
+    console, descriptors, huge_pages, limits_file,
     node::Node,
     tail, verify,
 };
@@ -26,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    huge_pages::avoid();
     let (cli, origins) = match cli::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
