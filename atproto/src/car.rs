@@ -1,5 +1,7 @@
 //! CAR version 1 files: a header with roots, then blocks (specification: Repository, "CAR File Serialization").
 
+use std::collections::HashSet;
+
 use crate::{
     cbor::{CborError, Reader, Writer},
     cid::{self, Cid},
@@ -11,9 +13,18 @@ pub struct Car<'a> {
     root: Cid,
     /// Each block once, in the file's order.
     blocks: Vec<(Cid, &'a [u8])>,
-    /// Indexes into `blocks`, by CID. Sorted rather than hashed: CIDs are the sender's choice within a few bits' worth of
-    /// work, and most commits have ten blocks.
-    by_cid: Vec<u32>,
+    /// Sorted rather than hashed: CIDs are the sender's choice within a few bits' worth of work, and most commits have
+    /// ten blocks.
+    by_cid: Vec<Place>,
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// The beginning of its digest: nearly always enough to tell blocks apart, in one comparison.
+    head: u64,
+    /// Its index into `blocks`.
+    at: u32,
 }
 
 /// A CAR that can't be used.
@@ -42,7 +53,7 @@ impl<'a> Car<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Car<'a>, CarError> {
         let (header, mut rest) = section(bytes)?;
         let root = root(header)?;
-        let mut blocks = Vec::new();
+        let mut blocks = Vec::with_capacity(BLOCKS_USUAL);
         while !rest.is_empty() {
             let (block, after) = section(rest)?;
             rest = after;
@@ -67,8 +78,10 @@ impl<'a> Car<'a> {
 
     /// A block by its CID.
     pub fn get(&self, cid: &Cid) -> Option<&'a [u8]> {
-        let found = self.by_cid.binary_search_by(|&i| self.blocks[i as usize].0.cmp(cid)).ok()?;
-        Some(self.blocks[self.by_cid[found] as usize].1)
+        let head = head(cid);
+        let from = self.by_cid.partition_point(|place| place.head < head);
+        let places = self.by_cid[from..].iter().take_while(|place| place.head == head);
+        places.map(|place| self.blocks[place.at as usize]).find(|(name, _)| name == cid).map(|(_, data)| data)
     }
 
     /// The number of blocks.
@@ -109,6 +122,9 @@ pub fn write<'b>(root: Cid, blocks: impl IntoIterator<Item = (Cid, &'b [u8])>) -
     car
 }
 
+/// Room made for blocks at first: a commit, a record and the nodes above it.
+const BLOCKS_USUAL: usize = 16;
+
 /// SHA-256 and its length: a CID of version 0 has nothing before them.
 const CID_V0_PREFIX: [u8; 2] = [0x12, 0x20];
 
@@ -145,24 +161,29 @@ fn root(header: &[u8]) -> Result<Cid, CarError> {
     root.and_then(|cid| Cid::from_bytes(cid).ok()).ok_or(CarError::NoRoot)
 }
 
-fn index(root: Cid, mut blocks: Vec<(Cid, &[u8])>) -> Car<'_> {
+fn index<'a>(root: Cid, mut blocks: Vec<(Cid, &'a [u8])>) -> Car<'a> {
     let sorted = |blocks: &[(Cid, &[u8])]| {
-        let count = u32::try_from(blocks.len()).expect("a block takes 37 bytes, so 2^32 of them take 158 GB");
-        let mut by_cid: Vec<u32> = (0..count).collect();
-        by_cid.sort_unstable_by(|&a, &b| blocks[a as usize].0.cmp(&blocks[b as usize].0).then(a.cmp(&b)));
+        let place = |(at, (cid, _)): (usize, &(Cid, &[u8]))| {
+            let at = u32::try_from(at).expect("a block takes 37 bytes, so 2^32 of them take 158 GB");
+            Place { head: head(cid), at }
+        };
+        let mut by_cid: Vec<Place> = blocks.iter().enumerate().map(place).collect();
+        by_cid.sort_unstable();
         by_cid
     };
     let mut by_cid = sorted(&blocks);
-    let before = by_cid.len();
-    by_cid.dedup_by(|a, b| blocks[*a as usize].0 == blocks[*b as usize].0);
-    if by_cid.len() < before {
-        // Rare, so it may cost a second sort: keep each block's first place in the file.
-        let mut kept = by_cid;
-        kept.sort_unstable();
-        blocks = kept.into_iter().map(|i| blocks[i as usize]).collect();
+    if by_cid.windows(2).any(|pair| pair[0].head == pair[1].head) {
+        // Rare, so it may cost a set and a second sort: keep each block's first place in the file.
+        let mut seen = HashSet::with_capacity(blocks.len());
+        blocks.retain(|(cid, _)| seen.insert(*cid));
         by_cid = sorted(&blocks);
     }
     Car { root, blocks, by_cid }
+}
+
+fn head(cid: &Cid) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = cid.digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn push_varint(out: &mut Vec<u8>, value: usize) {

@@ -10,11 +10,32 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey},
 };
 use k256::ecdsa::signature::hazmat::PrehashSigner;
-use sha2::{Digest, Sha256};
+use sha2::block_api::compress256;
 
 /// The SHA-256 of `bytes`.
+///
+/// By the block function: most of what is hashed is a block or a few (keys, tree nodes), and the buffer that the
+/// crate's own hasher keeps for bytes yet to come costs such as much again as the hash.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+    let mut state = SHA256_START;
+    let (blocks, rest) = bytes.as_chunks::<SHA256_BLOCK_BYTES>();
+    if !blocks.is_empty() {
+        compress256(&mut state, blocks);
+    }
+    // What is left, a one bit, zeros, and at the end of a block the length in bits.
+    let mut padded = [0; 2 * SHA256_BLOCK_BYTES];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded[rest.len()] = 0x80;
+    let len = (rest.len() + 1 + 8).next_multiple_of(SHA256_BLOCK_BYTES);
+    padded[len - 8..len].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
+    let (blocks, _) = padded[..len].as_chunks::<SHA256_BLOCK_BYTES>();
+    compress256(&mut state, blocks);
+
+    let mut digest = [0; 32];
+    for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
 }
 
 /// The two curves.
@@ -86,6 +107,13 @@ pub enum SignatureError {
     #[error("signature does not verify")]
     Mismatch,
 }
+
+const SHA256_BLOCK_BYTES: usize = 64;
+/// FIPS 180-4, section 5.3.3.
+#[rustfmt::skip]
+const SHA256_START: [u32; 8] = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+];
 
 const POINT_BYTES: usize = 33;
 const UNCOMPRESSED_POINT_BYTES: usize = 65;
@@ -301,7 +329,18 @@ const P256_HALF_ORDER: [u8; 32] = [
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_whole_hasher_at_every_length() {
+        let bytes: Vec<u8> = (0..=300u32).map(|n| (n * 7) as u8).collect();
+        for len in 0..bytes.len() {
+            let whole: [u8; 32] = Sha256::digest(&bytes[..len]).into();
+            assert_eq!(sha256(&bytes[..len]), whole, "{len} bytes");
+        }
+    }
 
     #[test]
     fn half_orders_are_half_the_orders() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     KEY_BYTES_MAX, LAYER_MAX, MstError,
-    branch::{Branch, Link, Slot, common_prefix},
+    branch::{Branch, Link, Slot},
     node::{Reader, layer},
 };
 use crate::{car::Car, cid::Cid};
@@ -100,6 +100,7 @@ fn read(cid: Cid, block: &[u8], mut expected: Option<u32>) -> Result<Branch, Mst
     let mut keys: Vec<u8> = Vec::with_capacity(count * KEY_BYTES_USUAL);
     let mut slots: Vec<Slot> = Vec::with_capacity(count);
     let mut start = 0;
+    let mut grammar = Grammar::default();
     while let Some(entry) = reader.entry()? {
         let (end, len) = (keys.len(), entry.prefix_len + entry.suffix.len());
         if entry.prefix_len > end - start {
@@ -110,13 +111,15 @@ fn read(cid: Cid, block: &[u8], mut expected: Option<u32>) -> Result<Branch, Mst
         }
         keys.extend_from_within(start..start + entry.prefix_len);
         keys.extend_from_slice(entry.suffix);
+        grammar.next(entry.prefix_len, entry.suffix)?;
         let (before, key) = (&keys[start..end], &keys[end..]);
-        check_key(key)?;
         if !slots.is_empty() {
-            if before >= key {
+            // What comes before the suffix is the same in both.
+            let before = &before[entry.prefix_len..];
+            if before >= entry.suffix {
                 return Err(MstError::Malformed { why: "keys rise" });
             }
-            if common_prefix(&before[entry.prefix_len..], entry.suffix) != 0 {
+            if before.first() == entry.suffix.first() {
                 return Err(MstError::Malformed { why: "a prefix is as long as it can be" });
             }
         }
@@ -146,16 +149,53 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), MstError> {
     if key.len() > KEY_BYTES_MAX {
         return Err(MstError::Limit { why: "length of a key" });
     }
-    let mut slash = None;
-    for (at, byte) in key.iter().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'~' => {}
-            b'/' if slash.is_none() => slash = Some(at),
-            _ => return Err(MstError::Malformed { why: "a key is collection/rkey" }),
+    Grammar::default().next(0, key)
+}
+
+/// Checks the grammar of keys that follow each other, each without what it shares with the one before.
+#[derive(Default)]
+struct Grammar {
+    /// Where the slash stands in the last key.
+    slash: Option<usize>,
+}
+
+impl Grammar {
+    fn next(&mut self, prefix_len: usize, suffix: &[u8]) -> Result<(), MstError> {
+        let ill_formed = MstError::Malformed { why: "a key is collection/rkey" };
+        let mut slash = self.slash.filter(|at| *at < prefix_len);
+        for (at, byte) in suffix.iter().enumerate() {
+            match KEY_BYTES[*byte as usize] {
+                KeyByte::Plain => {}
+                KeyByte::Slash if slash.is_none() => slash = Some(prefix_len + at),
+                KeyByte::Slash | KeyByte::Forbidden => return Err(ill_formed),
+            }
+        }
+        self.slash = slash;
+        match slash {
+            Some(at) if at > 0 && at + 1 < prefix_len + suffix.len() => Ok(()),
+            Some(_) | None => Err(ill_formed),
         }
     }
-    match slash {
-        Some(at) if at > 0 && at + 1 < key.len() => Ok(()),
-        Some(_) | None => Err(MstError::Malformed { why: "a key is collection/rkey" }),
-    }
 }
+
+#[derive(Clone, Copy)]
+enum KeyByte {
+    Plain,
+    Slash,
+    Forbidden,
+}
+
+/// What each byte may be in a key.
+const KEY_BYTES: [KeyByte; 256] = {
+    let mut bytes = [KeyByte::Forbidden; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        bytes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'~' => KeyByte::Plain,
+            b'/' => KeyByte::Slash,
+            _ => KeyByte::Forbidden,
+        };
+        byte += 1;
+    }
+    bytes
+};

@@ -1,7 +1,8 @@
-use sha2::{Digest, Sha256};
-
 use super::{KEY_BYTES_MAX, MstError, NODE_ENTRIES_MAX};
-use crate::cid::{Cid, Codec};
+use crate::{
+    cid::{Cid, Codec},
+    crypto::sha256,
+};
 
 /// One node's block, keys still compressed, borrowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl<'a> Node<'a> {
 
 /// A key's layer: half the number of leading zero bits of its SHA-256.
 pub fn layer(key: &[u8]) -> u32 {
-    let digest: [u8; 32] = Sha256::digest(key).into();
+    let digest = sha256(key);
     let (words, _) = digest.as_chunks::<8>();
     let mut zeros = 0;
     for word in words {
