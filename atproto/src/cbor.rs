@@ -508,11 +508,6 @@ impl Writer {
         Writer { out: Vec::with_capacity(bytes) }
     }
 
-    /// Goes on after what `out` holds.
-    pub fn append_to(out: Vec<u8>) -> Writer {
-        Writer { out }
-    }
-
     /// What has been written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
@@ -583,9 +578,9 @@ impl Writer {
     }
 }
 
-/// How many bytes [`Writer::unsigned`] appends.
-pub fn unsigned_len(value: u64) -> usize {
-    head_bytes(UNSIGNED, value).1
+/// An unsigned integer as [`Writer::unsigned`] appends it: the first bytes of the array, and how many they are.
+pub fn unsigned_bytes(value: u64) -> ([u8; 9], usize) {
+    head_bytes(UNSIGNED, value)
 }
 
 /// An item's first bytes, and how many of the array they are.

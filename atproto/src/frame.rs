@@ -65,20 +65,39 @@ pub fn parse(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     }
 }
 
-/// Appends `frame` to `out` with its seq replaced and every other byte as it was, unknown fields included. The slot
-/// must be the frame's own ([`crate::event::Route::seq_slot`]).
+/// Appends `frame` to `out` with its seq replaced; see [`Renumbered`].
 pub fn write_with_seq(out: &mut Vec<u8>, frame: &[u8], slot: SeqSlot, seq: u64) {
-    out.reserve(len_with_seq(frame.len(), slot, seq));
-    out.extend_from_slice(&frame[..slot.start as usize]);
-    let mut writer = Writer::append_to(std::mem::take(out));
-    writer.unsigned(seq);
-    *out = writer.into_bytes();
-    out.extend_from_slice(&frame[slot.end as usize..]);
+    let renumbered = Renumbered::new(frame, slot, seq);
+    out.reserve(renumbered.len());
+    renumbered.pieces().iter().for_each(|piece| out.extend_from_slice(piece));
 }
 
-/// The length of what [`write_with_seq`] appends.
-pub fn len_with_seq(frame_bytes: usize, slot: SeqSlot, seq: u64) -> usize {
-    frame_bytes - (slot.end - slot.start) as usize + cbor::unsigned_len(seq)
+/// A frame with its seq replaced and every other byte as it was, unknown fields included; in pieces, so that nothing is
+/// copied before it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Renumbered<'a> {
+    before: &'a [u8],
+    seq: ([u8; 9], usize),
+    after: &'a [u8],
+}
+
+impl<'a> Renumbered<'a> {
+    /// The slot must be the frame's own ([`crate::event::Route::seq_slot`]).
+    pub fn new(frame: &'a [u8], slot: SeqSlot, seq: u64) -> Renumbered<'a> {
+        let (before, after) = (&frame[..slot.start as usize], &frame[slot.end as usize..]);
+        Renumbered { before, seq: cbor::unsigned_bytes(seq), after }
+    }
+
+    /// What the frame consists of, one after the other.
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        [self.before, &self.seq.0[..self.seq.1], self.after]
+    }
+
+    /// Its length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    pub fn len(&self) -> usize {
+        self.before.len() + self.seq.1 + self.after.len()
+    }
 }
 
 /// An error frame: `{op: -1}`, `{error, message?}`.

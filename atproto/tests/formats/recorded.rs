@@ -44,7 +44,7 @@ fn a_new_seq_changes_nothing_else() {
             let mut out = b"before".to_vec();
             frame::write_with_seq(&mut out, &bytes, route.seq_slot, seq);
             let written = out.strip_prefix(b"before").unwrap();
-            assert_eq!(written.len(), frame::len_with_seq(bytes.len(), route.seq_slot, seq), "{name}");
+            assert_eq!(written.len(), frame::Renumbered::new(&bytes, route.seq_slot, seq).len(), "{name}");
             let Routed::Event(new) = event::route(written).unwrap() else { panic!("{name}") };
             assert_eq!(new.seq, seq);
             let mut back = Vec::new();

@@ -24,7 +24,8 @@ pub struct Config {
     pub seq_start: Option<Seq>,
     /// The size at which a new segment is begun. Less is used where `window_bytes` is small.
     pub segment_bytes: u64,
-    /// The newest events kept in memory for readers, in bytes.
+    /// The newest events kept in memory for readers, in bytes: for those that keep up, and may fall behind by some
+    /// groups. Who is further behind reads the segments, from the system's cache if they are recent.
     pub tail_bytes_max: usize,
     /// Events that wait to be written, in bytes; more wait with their callers.
     pub append_bytes_max: usize,
@@ -38,6 +39,9 @@ pub struct Config {
     pub verify_bytes_max: u64,
     /// Memory for the states of the accounts that were busy last, in bytes.
     pub repo_cache_bytes: u64,
+    /// Memory for states that are in the log and not in the state store yet, in bytes. They are written together; where
+    /// they are more than this, the log waits for that.
+    pub repo_overlay_bytes_max: usize,
     /// Memory for the blocks of the state store, in bytes.
     pub block_cache_bytes: u64,
     /// Identities of a generation, some 130 bytes each on the disk; two generations are kept.
@@ -73,13 +77,14 @@ impl Config {
             window_bytes: None,
             seq_start: None,
             segment_bytes: 64 << 20,
-            tail_bytes_max: 64 << 20,
+            tail_bytes_max: 8 << 20,
             append_bytes_max: 32 << 20,
-            group_bytes_max: 4 << 20,
+            group_bytes_max: 1 << 20,
             reserve_bytes: 256 << 20,
             full_retry: Duration::from_secs(1),
-            verify_bytes_max: 1 << 30,
+            verify_bytes_max: 128 << 20,
             repo_cache_bytes: 32 << 20,
+            repo_overlay_bytes_max: 8 << 20,
             block_cache_bytes: 32 << 20,
             identities_max: 16_000_000,
             linger: Duration::from_millis(1),

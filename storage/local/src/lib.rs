@@ -15,7 +15,7 @@ mod metrics;
 pub mod repair;
 mod state;
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use atproto::syntax::Did;
 use storage::{Stores, error::Error, lane_queues::LaneQueues, repos::RepoState, seq::Seq};
@@ -27,7 +27,7 @@ use crate::{
     directory::{Directory, Format},
     log::{LocalLog, open::Known, reader::Stored, segments::Segments},
     metrics::Metrics,
-    state::{Bounds, Change, State, value},
+    state::{Bounds, State, value},
 };
 
 /// A backend that is open. Dropping it ends it as a crash would; [`Opened::close`] ends it in good order. Stores that
@@ -61,6 +61,7 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
     let state_dir = directory.state();
     let bounds = Bounds {
         recent_bytes: config.repo_cache_bytes,
+        overlay_bytes: config.repo_overlay_bytes_max,
         block_cache_bytes: config.block_cache_bytes,
         identities_max: config.identities_max,
     };
@@ -109,17 +110,14 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
         let Some(last) = stored.last() else { break };
         let last = last.published.seq;
         let states: Vec<(Did, RepoState)> = stored.iter().map(decode).collect::<Result<_, _>>()?;
-        let changes: Vec<_> = states
-            .iter()
-            .zip(&stored)
-            .map(|((did, state), stored)| Change { seq: stored.published.seq, did, state, encoded: &stored.state })
-            .collect();
-        state.apply(&changes, last)?;
+        let seqs = stored.iter().map(|stored| stored.published.seq);
+        state.note(seqs.zip(states).map(|(seq, (did, state))| (seq, did, state)), last)?;
         count += stored.len() as u64;
         seen = last;
     }
+    state.settle()?;
     if state.watermark()? != Some(end) {
-        state.apply(&[], end)?;
+        state.note(iter::empty(), end)?;
     }
     state.sync()?;
     if count > 0 {

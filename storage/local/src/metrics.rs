@@ -51,7 +51,7 @@ impl Metrics {
             )?,
             apply_seconds: histogram(
                 "mainstem_log_apply_seconds",
-                "How long it took to apply a group's states to the repos.",
+                "How long it took to write the newest states to the repos.",
                 seconds,
             )?,
             group_events: histogram(

@@ -52,6 +52,11 @@ async fn metrics_tell_what_was_done() {
     append(&opened, 1, 5).await;
     append(&opened, 3, 5).await;
     let bytes = window(&opened).bytes;
+    let repos = || registry.gather().iter().find(|family| family.name() == "mainstem_repos").cloned();
+    // The states are written a little later.
+    while repos().unwrap().get_metric()[0].get_gauge().get_value() < 7.0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     let families = registry.gather();
     let family = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric()[0].clone();
     assert_eq!(family("mainstem_log_events_total").get_counter().get_value(), 10.0);

@@ -56,7 +56,7 @@ impl MemoryLog {
 impl Events {
     fn append(&mut self, accepted: &Accepted, at_micros: u64) {
         self.last = self.last.next();
-        let mut bytes = Vec::with_capacity(frame::len_with_seq(accepted.frame.len(), accepted.seq_slot, self.last.0));
+        let mut bytes = Vec::new();
         frame::write_with_seq(&mut bytes, &accepted.frame, accepted.seq_slot, self.last.0);
         self.bytes += bytes.len() as u64;
         let published = Published {

@@ -9,8 +9,8 @@
 //!   00000000000000045210.seg   header │ group │ group │ ▒▒▒   ◀ the last one: a tail that was never synced is cut
 //! ```
 //!
-//! - The writer takes all batches that wait, writes them as one group, syncs, shows them to readers, applies their
-//!   states to Repos, and answers. There is never more than one group that is not synced.
+//! - The writer takes all batches that wait, writes them as one group, syncs, shows them to readers, gives their states
+//!   to Repos, and answers. There is never more than one group that is not synced.
 //! - So a whole group header proves that all before it was synced. The next group does that, or a **seal**: an empty
 //!   group, written when the log is opened, when it has been idle for a second, when a segment is full and when it is
 //!   closed. A last group that can't be read is a torn tail when no header follows it, and damage when one does, or when
@@ -22,6 +22,7 @@
 //! - A write that found no room is undone and tried again. Any other failed write, and every failed sync, ends the
 //!   process: what is on the disk is then unknown, and a seq might be used twice.
 
+mod blocks;
 mod index;
 pub(crate) mod open;
 pub(crate) mod reader;
@@ -53,7 +54,11 @@ use self::{
     tail::Tail,
     writer::{Command, Pending, Writer},
 };
-use crate::{config::Config, metrics::Metrics, state::State};
+use crate::{
+    config::Config,
+    metrics::Metrics,
+    state::{Settler, State},
+};
 
 pub(crate) use record::Salt;
 
@@ -72,6 +77,7 @@ pub(crate) struct LocalLog {
     room: Arc<Semaphore>,
     room_bytes: u32,
     thread: Mutex<Option<JoinHandle<()>>>,
+    settler: Settler,
 }
 
 /// What the writer and the readers share.
@@ -119,6 +125,13 @@ impl LocalLog {
         shared.show_window();
         let room_bytes = u32::try_from(config.append_bytes_max.max(1)).unwrap_or(u32::MAX);
         let (commands, queue) = std::sync::mpsc::channel();
+        let settler = {
+            let (shared, fatal) = (Arc::clone(&shared), Arc::clone(&config.fatal));
+            Settler::start(state.clone(), shared.metrics.clone(), move |error| {
+                shared.closed.store(true, Ordering::SeqCst);
+                fatal(&format!("failed to apply states: {}", writer::with_causes(error)));
+            })?
+        };
         let writer = Writer::new(Arc::clone(&shared), state, config.clone(), queue)?;
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
         Ok(LocalLog {
@@ -128,6 +141,7 @@ impl LocalLog {
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
             thread: Mutex::new(Some(thread)),
+            settler,
         })
     }
 
@@ -159,6 +173,7 @@ impl LocalLog {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic has been told by the writer itself, through `fatal`.
         let _told = thread.map(JoinHandle::join);
+        self.settler.end();
     }
 }
 

@@ -12,6 +12,7 @@
 //!            · state length u16 · DID · state · frame                                         29 bytes and more
 //! ```
 
+use bytes::BytesMut;
 use storage::seq::Seq;
 
 /// The format this program writes, and the newest it reads.
@@ -213,23 +214,27 @@ pub(crate) fn record_len(bytes: &[u8]) -> Option<usize> {
         .then_some(body + LENGTH_AND_CRC_BYTES)
 }
 
-/// Appends a record. `write_frame` appends the frame itself, so that it need not be copied together first.
-pub(crate) fn write_record(out: &mut Vec<u8>, salt: Salt, head: &Record<'_>, write_frame: impl FnOnce(&mut Vec<u8>)) {
+/// Appends a record whose frame comes in pieces; gives the frame's length. The head's own frame does not count.
+pub(crate) fn write_record(out: &mut BytesMut, salt: Salt, head: &Record<'_>, frame: &[&[u8]]) -> usize {
     let start = out.len();
-    out.extend_from_slice(&[0; LENGTH_AND_CRC_BYTES]);
-    out.push(VERSION);
-    out.extend_from_slice(&head.seq.0.to_le_bytes());
-    out.extend_from_slice(&head.account.to_le_bytes());
-    out.extend_from_slice(&u16_len(head.did));
-    out.extend_from_slice(&u16_len(head.state));
+    let frame_bytes: usize = frame.iter().map(|piece| piece.len()).sum();
+    let body = RECORD_HEAD_BYTES - LENGTH_AND_CRC_BYTES + head.did.len() + head.state.len() + frame_bytes;
+    let length = u32::try_from(body).expect("append refuses frames of more than some MiB").to_le_bytes();
+    let mut fixed = [0; RECORD_HEAD_BYTES];
+    fixed[..4].copy_from_slice(&length);
+    fixed[8] = VERSION;
+    fixed[9..17].copy_from_slice(&head.seq.0.to_le_bytes());
+    fixed[17..25].copy_from_slice(&head.account.to_le_bytes());
+    fixed[25..27].copy_from_slice(&u16_len(head.did));
+    fixed[27..29].copy_from_slice(&u16_len(head.state));
+    out.reserve(LENGTH_AND_CRC_BYTES + body);
+    out.extend_from_slice(&fixed);
     out.extend_from_slice(head.did);
     out.extend_from_slice(head.state);
-    write_frame(out);
-    let body = out.len() - start - LENGTH_AND_CRC_BYTES;
-    let length = u32::try_from(body).expect("append refuses frames of more than some MiB").to_le_bytes();
+    frame.iter().for_each(|piece| out.extend_from_slice(piece));
     let crc = crc32c::crc32c_append(salt.crc(&length), &out[start + LENGTH_AND_CRC_BYTES..]);
-    out[start..start + 4].copy_from_slice(&length);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    frame_bytes
 }
 
 fn u16_len(bytes: &[u8]) -> [u8; 2] {
@@ -278,10 +283,10 @@ mod tests {
     const SALT: Salt = Salt(0x1234_5678);
 
     fn record_bytes() -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = BytesMut::new();
         let head = Record { seq: Seq(77), account: 5, did: b"did:web:a.b", state: b"state", frame: b"" };
-        write_record(&mut bytes, SALT, &head, |out| out.extend_from_slice(b"frame"));
-        bytes
+        assert_eq!(write_record(&mut bytes, SALT, &head, &[b"fr", b"am", b"e"]), 5);
+        bytes.to_vec()
     }
 
     #[test]

@@ -63,9 +63,8 @@ impl Tail {
         Tail { bytes_max, ring: RwLock::default() }
     }
 
-    /// Adds a durable group; drops the oldest while there are more bytes than allowed, and gives back the buffers that
-    /// no reader holds.
-    pub(crate) fn push(&self, group: TailGroup) -> impl Iterator<Item = Vec<u8>> + use<> {
+    /// Adds a durable group; drops the oldest while there are more bytes than allowed.
+    pub(crate) fn push(&self, group: TailGroup) {
         let mut dropped = Vec::new();
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         ring.bytes += group.bytes();
@@ -76,7 +75,6 @@ impl Tail {
             dropped.push(oldest);
         }
         drop(ring);
-        dropped.into_iter().filter(|group| group.buffer.is_unique()).map(|group| Vec::from(group.buffer))
     }
 
     /// The events after `after`, about `bytes_max`, at least one; `None` where the next one is not in memory.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atproto::{frame, syntax::Did};
+use atproto::{frame::Renumbered, syntax::Did};
 use bytes::Bytes;
 use storage::{
     error::Error,
@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     Shared,
+    blocks::Blocks,
     record::{GroupHeader, GroupKind, RECORD_HEAD_BYTES, Record, SegmentHeader, write_record},
     segment::{Extent, Reading, Segment},
     segments::Retention,
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     config::{Config, micros},
-    state::{Change, State, value},
+    state::{State, value},
 };
 
 /// After this long without an append the last group is sealed; also how often old segments are looked for.
@@ -39,8 +40,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// A group smaller than this waits a moment for company: a sync costs as much CPU as some twenty events.
 const SMALL_GROUP_BYTES: usize = 64 << 10;
 
-/// How many buffers wait to be used again.
-const SPARE_BUFFERS_MAX: usize = 4;
+/// The blocks that groups are written into, unless the tail for readers is smaller. Twice a large group.
+const BLOCK_BYTES: usize = 2 << 20;
+
+/// What a record takes at most beside its frame, its DID and its state's host: its head, the state without the host, and
+/// a seq that is longer than the host's.
+const RECORD_OVERHEAD_BYTES: usize = RECORD_HEAD_BYTES + 96 + 9;
 
 /// What the writer is asked to do, in order.
 pub(super) enum Command {
@@ -81,8 +86,7 @@ pub(super) struct Writer {
     reading: Arc<Reading>,
     /// Whether the last group is a seal.
     sealed: bool,
-    /// Buffers that are no longer read: a fresh one costs a page fault an event.
-    spare: Vec<Vec<u8>>,
+    blocks: Blocks,
     synced_at: Instant,
     retained_at: Instant,
 }
@@ -92,6 +96,7 @@ struct Group {
     header: GroupHeader,
     /// Header and records, as they stand on the disk.
     buffer: Bytes,
+    /// Where each frame stands in the buffer.
     frames: Vec<TailFrame>,
     /// Where each record begins in the buffer.
     starts: Vec<u32>,
@@ -107,15 +112,16 @@ impl Writer {
     ) -> io::Result<Writer> {
         let active = shared.segments.active();
         let reading = active.reading()?;
+        let block_bytes = BLOCK_BYTES.min(config.tail_bytes_max.max(64 << 10));
         Ok(Writer {
             shared,
             state,
-            config,
             queue,
             active,
             reading,
             sealed: true,
-            spare: Vec::new(),
+            blocks: Blocks::new(block_bytes, config.tail_bytes_max),
+            config,
             synced_at: Instant::now(),
             retained_at: Instant::now(),
         })
@@ -215,20 +221,20 @@ impl Writer {
         None
     }
 
-    /// Makes the batches durable and readable, applies them and answers them.
+    /// Makes the batches durable and readable, hands their states on and answers them.
     fn append(&mut self, pending: Vec<Pending>) -> Result<(), End> {
         let last = self.active.extent().last;
         let (batches, answers): (Vec<_>, Vec<_>) =
             pending.into_iter().map(|one| (one.batch, (one.answer, one._room))).unzip();
-        let events: Vec<Accepted> = batches.into_iter().flatten().collect();
-        if Seq::MAX.0 - last.0 < events.len() as u64 {
+        let count: usize = batches.iter().map(Vec::len).sum();
+        if Seq::MAX.0 - last.0 < count as u64 {
             for (answer, _room) in answers {
                 let refused = Error::Determinate { what: "append to the log", source: "no seq is left".into() };
                 let _gone = answer.send(Err(refused));
             }
             return Ok(());
         }
-        let group = self.encode(&events, last.next());
+        let group = self.encode(&batches, last.next());
         match self.write_durably(&group) {
             Err(End::ClosedWhileFull) => {
                 for (answer, _room) in answers {
@@ -238,9 +244,11 @@ impl Writer {
             }
             written => written?,
         }
-        self.publish(&group);
-        self.apply(&events, &group)?;
-        self.shared.metrics.events.inc_by(events.len() as u64);
+        self.publish(group);
+        let events = batches.into_iter().flatten();
+        let states = (last.next().0..).zip(events).map(|(seq, event)| (Seq(seq), event.did, event.state));
+        self.state.note(states, self.active.extent().last).map_err(|error| fatal("apply states", &error))?;
+        self.shared.metrics.events.inc_by(count as u64);
         for (answer, _room) in answers {
             // A caller that went away is not told.
             let _gone = answer.send(Ok(()));
@@ -248,55 +256,42 @@ impl Writer {
         Ok(())
     }
 
-    fn encode(&mut self, events: &[Accepted], first: Seq) -> Group {
+    fn encode(&mut self, batches: &[Vec<Accepted>], first: Seq) -> Group {
         let salt = self.active.header.salt;
-        let mut state = Vec::with_capacity(256);
-        let bytes: usize = events
-            .iter()
+        let events = || batches.iter().flatten();
+        let count = batches.iter().map(Vec::len).sum();
+        let bytes: usize = events()
             .map(|event| event.frame.len() + event.did.as_str().len() + event.state.host.as_str().len())
             .sum::<usize>()
-            // The state without its host, and a seq that is longer than the host's.
-            + events.len() * (RECORD_HEAD_BYTES + 96 + 9);
-        let mut buffer = self.buffer(GroupHeader::BYTES + bytes);
+            + count * RECORD_OVERHEAD_BYTES;
+        let mut buffer = self.blocks.begin(GroupHeader::BYTES + bytes);
         buffer.resize(GroupHeader::BYTES, 0);
-        let mut frames = Vec::with_capacity(events.len());
-        let mut starts = Vec::with_capacity(events.len());
-        for (seq, event) in (first.0..).zip(events) {
+        let mut state = Vec::with_capacity(256);
+        let mut frames = Vec::with_capacity(count);
+        let mut starts = Vec::with_capacity(count);
+        for (seq, event) in (first.0..).zip(events()) {
             state.clear();
             value::write_repo(&mut state, &event.state);
             let account = Did::lane_hash(event.did.as_str());
             let did = event.did.as_str().as_bytes();
             let head = Record { seq: Seq(seq), account, did, state: &state, frame: &[] };
             starts.push(offset(buffer.len()));
-            write_record(&mut buffer, salt, &head, |out| frame::write_with_seq(out, &event.frame, event.seq_slot, seq));
+            let frame = Renumbered::new(&event.frame, event.seq_slot, seq);
+            let len = write_record(&mut buffer, salt, &head, &frame.pieces());
             let end = offset(buffer.len());
-            let len = frame::len_with_seq(event.frame.len(), event.seq_slot, seq);
             let taken_down = event.state.local == LocalStatus::TakenDown;
             frames.push(TailFrame { account, taken_down, start: end - offset(len), end });
         }
         let header = GroupHeader {
             kind: GroupKind::Events,
-            count: offset(events.len()),
+            count: offset(count),
             body_bytes: (buffer.len() - GroupHeader::BYTES) as u64,
             first,
             synced: Seq(first.0 - 1),
             at_micros: (self.config.now_micros)(),
         };
         buffer[..GroupHeader::BYTES].copy_from_slice(&header.encode(salt));
-        Group { header, buffer: buffer.into(), frames, starts }
-    }
-
-    /// An empty buffer with room for so many bytes, and not for many more: it is kept while its group is.
-    fn buffer(&mut self, bytes: usize) -> Vec<u8> {
-        let fits = |spare: &Vec<u8>| (bytes..=bytes * 2).contains(&spare.capacity());
-        match self.spare.iter().position(fits) {
-            Some(at) => {
-                let mut buffer = self.spare.swap_remove(at);
-                buffer.clear();
-                buffer
-            }
-            None => Vec::with_capacity(bytes),
-        }
+        Group { header, buffer: self.blocks.finish(buffer), frames, starts }
     }
 
     // === Writing ===
@@ -433,7 +428,7 @@ impl Writer {
 
     // === After it is durable ===
 
-    fn publish(&mut self, group: &Group) {
+    fn publish(&mut self, group: Group) {
         let extent = self.active.extent();
         {
             let mut index = self.reading.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -441,40 +436,14 @@ impl Writer {
                 index.add(Seq(seq), extent.end + u64::from(*start));
             }
         }
-        let unread = self.shared.tail.push(TailGroup {
-            first: group.header.first,
-            buffer: group.buffer.clone(),
-            frames: group.frames.clone(),
-        });
-        self.spare.extend(unread);
-        let superfluous = self.spare.len().saturating_sub(SPARE_BUFFERS_MAX);
-        self.spare.drain(..superfluous);
         self.active.extend(Extent {
             last: Seq(extent.last.0 + u64::from(group.header.count)),
             end: extent.end + group.buffer.len() as u64,
             first_at_micros: extent.first_at_micros.or(Some(group.header.at_micros)),
             last_at_micros: Some(group.header.at_micros),
         });
+        self.shared.tail.push(TailGroup { first: group.header.first, buffer: group.buffer, frames: group.frames });
         self.shared.show_window();
-    }
-
-    /// Applies the states; their bytes are read out of the buffer that was written.
-    fn apply(&self, events: &[Accepted], group: &Group) -> Result<(), End> {
-        let timer = self.shared.metrics.apply_seconds.start_timer();
-        let changes: Vec<Change<'_>> = events
-            .iter()
-            .zip(group.starts.iter().zip(&group.frames))
-            .zip(group.header.first.0..)
-            .map(|((event, (start, frame)), seq)| {
-                let state = *start as usize + RECORD_HEAD_BYTES + event.did.as_str().len()..frame.start as usize;
-                Change { seq: Seq(seq), did: &event.did, state: &event.state, encoded: &group.buffer[state] }
-            })
-            .collect();
-        let last = self.active.extent().last;
-        self.state.apply(&changes, last).map_err(|error| fatal("apply states", &error))?;
-        timer.observe_duration();
-        self.shared.metrics.repos.set(i64::try_from(self.state.repo_count()).unwrap_or(i64::MAX));
-        Ok(())
     }
 
     // === Retention ===
@@ -497,13 +466,10 @@ impl Writer {
     fn retain(&mut self) -> Result<(), End> {
         self.retained_at = Instant::now();
         let retention = self.retention();
-        let mut synced = false;
         while let Some(oldest) = self.shared.segments.superfluous(retention) {
-            if !synced {
-                // After a power cut Repos must not need what is deleted here.
-                self.state.sync().map_err(|error| fatal("sync the state store", &error))?;
-                synced = true;
-            }
+            // After a power cut Repos must not need what is deleted here.
+            let through = oldest.extent().last;
+            self.state.sync_through(through).map_err(|error| fatal("sync the state store", &error))?;
             self.shared.segments.pop_front();
             self.shared.show_window();
             oldest.delete().map_err(|error| fatal("delete a segment", &error))?;
@@ -517,13 +483,18 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 fn fatal(what: &str, error: &dyn std::error::Error) -> End {
-    let mut text = format!("failed to {what}: {error}");
+    End::Fatal(format!("failed to {what}: {}", with_causes(error)))
+}
+
+/// An error and what it came from, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    End::Fatal(text)
+    text
 }
 
 /// An offset in a group's buffer.

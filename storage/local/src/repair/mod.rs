@@ -11,6 +11,7 @@ mod salvage;
 use std::{
     fs::{self, File},
     io::Write,
+    iter,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -34,7 +35,8 @@ use crate::{
 };
 
 /// What the state store may use while it is looked at.
-const BOUNDS: Bounds = Bounds { recent_bytes: 0, block_cache_bytes: 8 << 20, identities_max: 16_000_000 };
+const BOUNDS: Bounds =
+    Bounds { recent_bytes: 0, overlay_bytes: 0, block_cache_bytes: 8 << 20, identities_max: 16_000_000 };
 /// How many bytes of records go into one group of a segment that is written anew.
 const GROUP_BYTES: usize = 1 << 20;
 
@@ -248,7 +250,7 @@ impl Examined {
         };
         if seen.is_none_or(|seen| seen < self.needed_after()) {
             let state = State::open(dir, BOUNDS).map_err(|source| OpenError::State { dir: dir.to_owned(), source })?;
-            state.apply(&[], self.needed_after())?;
+            state.note(iter::empty(), self.needed_after())?;
             state.sync()?;
             state.close();
         }

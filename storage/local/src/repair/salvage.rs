@@ -115,6 +115,8 @@ fn item(bytes: &[u8], salt: Salt, last: Seq) -> Option<Item> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::log::record::write_record;
 
@@ -127,13 +129,13 @@ mod tests {
         let mut records = Vec::new();
         for group in 0..groups {
             let first = Seq(1 + group * per_group);
-            let mut body = Vec::new();
+            let mut body = BytesMut::new();
             let start = bytes.len() + GroupHeader::BYTES;
             for number in 0..per_group {
                 let from = body.len();
                 let head =
                     Record { seq: Seq(first.0 + number), account: 1, did: b"did:web:a.b", state: b"s", frame: b"" };
-                write_record(&mut body, SALT, &head, |out| out.extend([7; 40]));
+                write_record(&mut body, SALT, &head, &[&[7; 40]]);
                 records.push(start + from..start + body.len());
             }
             let header = GroupHeader {

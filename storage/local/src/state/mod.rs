@@ -1,21 +1,25 @@
 //! Repos, Hosts and the cache of identities, in one fjall database.
 //!
-//! Owns the database; does not know the log. Repos are a view of the log: [`State::apply`] is called by the log's writer
-//! after the events are durable there, in the order of their seqs, and moves the watermark in the same batch. Nothing
-//! of it is synced: after a crash the view is an older one, and whoever opens it brings it up to the log's end.
+//! Owns the database; does not know the log. Repos are a view of the log: the log's writer gives the states of events
+//! that are durable there ([`State::note`]), in the order of their seqs. They are in memory first, where they are seen at
+//! once, and written to the database together, the watermark in the same batch ([`State::settle`]): now and then, when
+//! they are many, and before anything is read that is not one account's state. After a crash the view is an older one,
+//! and whoever opens it brings it up to the log's end.
 
 mod hosts;
 mod identities;
 pub(crate) mod keys;
+mod overlay;
 mod recent;
 mod repos;
+mod settler;
 pub(crate) mod value;
 
 use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Condvar, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -28,7 +32,14 @@ use storage::{
     seq::Seq,
 };
 
-use self::{recent::Recent, value::Counts};
+use self::{
+    overlay::{Generation, Overlay},
+    recent::Recent,
+    settler::Signal,
+    value::Counts,
+};
+
+pub(crate) use settler::Settler;
 
 /// Repos, Hosts and Identities; cheap to clone.
 #[derive(Clone)]
@@ -36,6 +47,14 @@ pub(crate) struct State(Arc<Shared>);
 
 struct Shared {
     open: RwLock<Option<Arc<Keyspaces>>>,
+    overlay: Overlay,
+    overlay_bytes_max: usize,
+    /// One at a time writes the overlay to the database.
+    settling: Mutex<()>,
+    /// What the settler is told.
+    signal: (Mutex<Signal>, Condvar),
+    /// The states up to this seq are known to be durable.
+    synced: AtomicU64,
     recent: Recent,
     repo_count: AtomicU64,
     host_count: AtomicU64,
@@ -61,21 +80,13 @@ pub(crate) struct Keyspaces {
     meta: Keyspace,
 }
 
-/// The state of one account after an event.
-pub(crate) struct Change<'a> {
-    /// The event's.
-    pub(crate) seq: Seq,
-    pub(crate) did: &'a Did,
-    pub(crate) state: &'a RepoState,
-    /// The state as [`value::write_repo`] writes it.
-    pub(crate) encoded: &'a [u8],
-}
-
 /// How much the state store may hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// Memory for the states of the accounts that were busy last.
     pub(crate) recent_bytes: u64,
+    /// Memory for states that are not in the database yet.
+    pub(crate) overlay_bytes: usize,
     /// Memory for the tables' blocks.
     pub(crate) block_cache_bytes: u64,
     /// Identities of each generation.
@@ -111,6 +122,11 @@ impl State {
         let in_young = keyspaces.identities[young].approximate_len() as u64;
         Ok(State(Arc::new(Shared {
             open: RwLock::new(Some(Arc::new(keyspaces))),
+            overlay: Overlay::default(),
+            overlay_bytes_max: bounds.overlay_bytes,
+            settling: Mutex::default(),
+            signal: (Mutex::default(), Condvar::new()),
+            synced: AtomicU64::new(0),
             recent: Recent::new(bounds.recent_bytes),
             repo_count: AtomicU64::new(repo_count),
             host_count: AtomicU64::new(host_count),
@@ -132,35 +148,75 @@ impl State {
         drop(keyspaces);
     }
 
-    /// Makes all that was applied durable. Blocks.
+    /// Makes all that was noted durable. Blocks.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.keyspaces()?.db.persist(PersistMode::SyncAll).map_err(may_have("sync the state store"))
+        self.settle()?;
+        self.sync_settled()
     }
 
-    /// The last seq whose state is in; `None` where nothing ever was.
+    /// Makes durable what is in the database. Blocks.
+    fn sync_settled(&self) -> Result<(), Error> {
+        let watermark = self.watermark()?;
+        self.keyspaces()?.db.persist(PersistMode::SyncAll).map_err(may_have("sync the state store"))?;
+        if let Some(Seq(seq)) = watermark {
+            self.0.synced.fetch_max(seq, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the states up to an event durable, unless they are known to be. Blocks.
+    pub(crate) fn sync_through(&self, seq: Seq) -> Result<(), Error> {
+        if self.0.synced.load(Ordering::Relaxed) >= seq.0 { Ok(()) } else { self.sync() }
+    }
+
+    /// The last seq whose state is in the database; `None` where nothing ever was.
     pub(crate) fn watermark(&self) -> Result<Option<Seq>, Error> {
         let watermark = self.keyspaces()?.meta_u64(keys::WATERMARK).map_err(did_not("read the watermark"))?;
         Ok(watermark.map(Seq))
     }
 
-    /// How many repos there are.
+    /// How many repos are in the database.
     pub(crate) fn repo_count(&self) -> u64 {
         self.0.repo_count.load(Ordering::Relaxed)
     }
 
-    /// Applies states in the order of their seqs, all or none, up to and including the event `watermark`.
-    pub(crate) fn apply(&self, changes: &[Change<'_>], watermark: Seq) -> Result<(), Error> {
+    /// Takes the states that events made, in the order of their seqs, up to and including the event `through`. From then
+    /// on they are seen. Writes to the database, and so blocks for long, only where too much waits for that.
+    pub(crate) fn note(&self, states: impl Iterator<Item = (Seq, Did, RepoState)>, through: Seq) -> Result<(), Error> {
+        let bytes = self.0.overlay.note(states, through);
+        if bytes > self.0.overlay_bytes_max / 2 {
+            self.signal(Signal::Grown);
+        }
+        if bytes > self.0.overlay_bytes_max { self.settle() } else { Ok(()) }
+    }
+
+    /// Writes to the database what was noted. Blocks.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        let Some(through) = self.0.overlay.through() else { return Ok(()) };
         let keyspaces = self.keyspaces()?;
+        let _one_at_a_time = self.0.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(states) = self.0.overlay.retire() {
+            self.write(&keyspaces, &states)?;
+            self.0.overlay.forget();
+            // What is noted meanwhile is the next one's.
+            if states.through >= Some(through) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes states to the database, all or none.
+    fn write(&self, keyspaces: &Keyspaces, states: &Generation) -> Result<(), Error> {
         // In the keys' order: neighbours share their way through the tree.
-        let mut last: Vec<&Change<'_>> = changes.iter().rev().collect();
-        last.sort_by_key(|change| change.did);
-        // The sort is stable, so of one account's the newest stands first.
-        last.dedup_by_key(|change| change.did);
+        let mut accounts: Vec<_> = states.accounts.iter().collect();
+        accounts.sort_unstable_by_key(|(did, _)| *did);
         let mut moved: HashMap<HostName, (i64, i64)> = HashMap::new();
         let mut added = 0;
+        let mut encoded = Vec::new();
         let mut batch = keyspaces.db.batch();
-        for change in &last {
-            let (before, after) = (self.before(&keyspaces, change.did)?, change.state);
+        for (did, newest) in &accounts {
+            let (before, after) = (self.before(keyspaces, did)?, &newest.state);
             added += u64::from(before.is_none());
             let local = before.as_ref().map_or(LocalStatus::None, |before| before.local);
             if before.as_ref().is_none_or(|before| before.host != after.host || before.local != after.local) {
@@ -170,18 +226,15 @@ impl State {
                     *throttled += by * i64::from(state.local == LocalStatus::Throttled);
                 }
             }
-            match (local, after.local) {
-                (_, LocalStatus::TakenDown) => {
-                    if let Some(seq) = taken_down_at(changes, change.did, local) {
-                        batch.insert(&keyspaces.takedowns, change.did.as_str(), seq.0.to_le_bytes());
-                    }
-                }
-                (LocalStatus::TakenDown, LocalStatus::None | LocalStatus::Throttled) => {
-                    batch.remove(&keyspaces.takedowns, change.did.as_str());
-                }
-                (LocalStatus::None | LocalStatus::Throttled, LocalStatus::None | LocalStatus::Throttled) => {}
+            match (local, newest.taken_down_at) {
+                (LocalStatus::TakenDown, Some(_)) if !newest.was_free => {}
+                (_, Some(seq)) => batch.insert(&keyspaces.takedowns, did.as_str(), seq.0.to_le_bytes()),
+                (LocalStatus::TakenDown, None) => batch.remove(&keyspaces.takedowns, did.as_str()),
+                (LocalStatus::None | LocalStatus::Throttled, None) => {}
             }
-            batch.insert(&keyspaces.repos, change.did.as_str(), change.encoded);
+            encoded.clear();
+            value::write_repo(&mut encoded, after);
+            batch.insert(&keyspaces.repos, did.as_str(), encoded.as_slice());
         }
         for (host, (repos, throttled)) in moved {
             let mut counts = keyspaces.counts_of(&host)?;
@@ -191,37 +244,35 @@ impl State {
         }
         let repo_count = self.repo_count() + added;
         batch.insert(&keyspaces.meta, keys::REPO_COUNT, repo_count.to_le_bytes());
-        batch.insert(&keyspaces.meta, keys::WATERMARK, watermark.0.to_le_bytes());
+        if let Some(through) = states.through {
+            batch.insert(&keyspaces.meta, keys::WATERMARK, through.0.to_le_bytes());
+        }
         batch.commit().map_err(may_have("apply states"))?;
+        // To the system: of a process that is killed only what is in the overlay is lost.
+        keyspaces.db.persist(PersistMode::Buffer).map_err(may_have("apply states"))?;
         self.0.repo_count.store(repo_count, Ordering::Relaxed);
-        for change in last {
-            self.0.recent.put(change.did, change.state);
+        for (did, newest) in accounts {
+            self.0.recent.put(did, &newest.state);
         }
         Ok(())
     }
 
-    /// An account's state before the batch.
+    /// An account's state in the database.
     fn before(&self, keyspaces: &Keyspaces, did: &Did) -> Result<Option<RepoState>, Error> {
         match self.0.recent.get(did) {
             Some(state) => Ok(Some(state)),
             None => keyspaces.repo(did),
         }
     }
-}
 
-/// The event by which an account was taken down that is so after the batch; `None` where it was so before and all the
-/// time.
-fn taken_down_at(changes: &[Change<'_>], did: &Did, before: LocalStatus) -> Option<Seq> {
-    let mut at = None;
-    let mut was = before == LocalStatus::TakenDown;
-    for change in changes.iter().filter(|change| change.did == did) {
-        let is = change.state.local == LocalStatus::TakenDown;
-        if is && !was {
-            at = Some(change.seq);
+    /// The database, with all that was noted so far in it: for what reads more than one account's state.
+    async fn settled(&self) -> Result<Arc<Keyspaces>, Error> {
+        if self.0.overlay.through().is_some() {
+            let state = self.clone();
+            blocking(move || state.settle()).await?;
         }
-        was = is;
+        self.keyspaces()
     }
-    at
 }
 
 impl Keyspaces {

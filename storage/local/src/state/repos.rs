@@ -17,14 +17,14 @@ impl Repos for State {
     /// Not on a thread of its own: the validator asks for every event, and nearly always the answer is in memory.
     async fn get(&self, did: &Did) -> Result<Option<RepoState>, Error> {
         let keyspaces = self.keyspaces()?;
-        match self.0.recent.get(did) {
+        match self.0.overlay.get(did) {
             Some(state) => Ok(Some(state)),
-            None => keyspaces.repo(did),
+            None => self.before(&keyspaces, did),
         }
     }
 
     async fn list(&self, after: Option<&Did>, limit: usize) -> Result<Vec<(Did, RepoState)>, Error> {
-        let keyspaces = self.keyspaces()?;
+        let keyspaces = self.settled().await?;
         let start = after.map_or(Bound::Unbounded, |did| Bound::Excluded(did.as_str().to_owned()));
         blocking(move || {
             let page = keyspaces.repos.range::<String, _>((start, Bound::Unbounded)).take(limit);
@@ -40,17 +40,17 @@ impl Repos for State {
     }
 
     async fn count_by_host(&self, host: &HostName) -> Result<u64, Error> {
-        Ok(self.keyspaces()?.counts_of(host)?.repos)
+        Ok(self.settled().await?.counts_of(host)?.repos)
     }
 
     async fn count_throttled_by_host(&self, host: &HostName) -> Result<u64, Error> {
-        Ok(self.keyspaces()?.counts_of(host)?.throttled)
+        Ok(self.settled().await?.counts_of(host)?.throttled)
     }
 
     async fn takedowns(&self) -> Result<Takedowns, Error> {
+        let keyspaces = self.settled().await?;
         // The watermark first: what is applied meanwhile is in the list too, and folding it in again does no harm.
         let as_of = self.watermark()?.unwrap_or_default();
-        let keyspaces = self.keyspaces()?;
         blocking(move || {
             let accounts = keyspaces.takedowns.iter().map(|entry| {
                 let (key, bytes) = entry.into_inner().map_err(did_not("list takedowns"))?;
@@ -65,7 +65,7 @@ impl Repos for State {
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        self.keyspaces()?;
+        self.settled().await?;
         Ok(self.repo_count())
     }
 }
