@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args as ClapArgs;
-use loadtest::traffic::{
-    generate::{Progress, generate},
-    profile::Profile,
-};
+use loadtest::traffic::generate::{Progress, generate};
+
+use crate::profile_args::ProfileArgs;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -21,36 +19,15 @@ Examples:
 /// Options of `loadtest gen`.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
-    /// A profile that is built in (standard, small), or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = "standard")]
-    profile: PathBuf,
+    #[command(flatten)]
+    profile: ProfileArgs,
     /// The folder to write; must be new or empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Another number of hosts than the profile's.
-    #[arg(long)]
-    hosts: Option<usize>,
-    /// Another number of repos than the profile's.
-    #[arg(long)]
-    repos: Option<usize>,
-    /// Another number of records in each repo than the profile's.
-    #[arg(long)]
-    records: Option<usize>,
-    /// Another number of commits than the profile's.
-    #[arg(long)]
-    commits: Option<u64>,
-    /// Another seed than the profile's.
-    #[arg(long)]
-    seed: Option<u64>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut profile = Profile::find(&args.profile).context("failed to read the profile")?;
-    profile.hosts = args.hosts.unwrap_or(profile.hosts);
-    profile.repos = args.repos.unwrap_or(profile.repos);
-    profile.records = args.records.unwrap_or(profile.records);
-    profile.commits = args.commits.unwrap_or(profile.commits);
-    profile.seed = args.seed.unwrap_or(profile.seed);
+    let profile = args.profile.profile()?;
     let out = args.out.clone();
     let tell = |progress: Progress| {
         let Progress { doing, done, all, per_second } = progress;

@@ -4,6 +4,7 @@ mod cold;
 mod generate;
 mod measure;
 mod play;
+mod profile_args;
 mod serve;
 mod subscribe;
 

@@ -7,7 +7,12 @@ use std::{
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use loadtest::bench::{self, Folder, Peer, Subject};
+use loadtest::{
+    bench::{self, Folder, Peer, Subject},
+    traffic::profile::Profile,
+};
+
+use crate::profile_args::ProfileArgs;
 
 /// Options of `loadtest bench`.
 #[derive(ClapArgs)]
@@ -24,24 +29,11 @@ pub(crate) struct Args {
     /// Turns of each relay; medians and ranges are told.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Hosts.
-    #[arg(long, default_value_t = 20)]
-    hosts: usize,
-    /// Accounts over all hosts.
-    #[arg(long, default_value_t = 2_000)]
-    accounts: usize,
-    /// Records that each repo has before; they decide the size of proofs.
-    #[arg(long, default_value_t = 500)]
-    records: usize,
-    /// Commits that are served as fast as they are read, in each turn.
-    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
-    events: u64,
-    /// Share of accounts with P-256 keys.
-    #[arg(long, default_value_t = 0.3)]
-    p256: f64,
-    /// Seed of the traffic.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Where traffic is kept once it is generated; a folder of temporary files, if not said.
+    #[arg(long, value_name = "DIR")]
+    traffic: Option<PathBuf>,
     /// Events a second while latency is measured.
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
@@ -68,6 +60,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let parent = args.folder.unwrap_or_else(std::env::temp_dir);
     let folder = Folder::new(&parent).context("failed to make a folder for the relay's data")?;
+    let traffic = traffic(args.profile.profile()?, args.traffic).await?;
     let subject = |workers| Subject::mainstem(&args.relay, &args.relay_args, workers);
     let mut subjects = match args.workers.as_slice() {
         [] => vec![subject(None)],
@@ -78,12 +71,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         subjects,
         rounds: args.rounds.into(),
         folder: folder.path().to_owned(),
-        hosts: args.hosts,
-        accounts: args.accounts,
-        records_per_repo: args.records,
-        events: args.events,
-        p256_share: args.p256,
-        seed: args.seed,
+        traffic,
         rate: args.rate,
         latency_time: Duration::from_secs(args.latency),
         limit: Duration::from_secs(args.limit),
@@ -98,6 +86,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         draw(&folder, report.plots())?;
     }
     Ok(())
+}
+
+/// The folder with a profile's traffic, generated if it isn't there.
+pub(crate) async fn traffic(profile: Profile, parent: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let parent = parent.unwrap_or_else(|| std::env::temp_dir().join("mainstem-traffic"));
+    let made = tokio::task::spawn_blocking(move || bench::traffic(&profile, &parent, |doing| eprintln!("  {doing}")));
+    Ok(made.await??)
 }
 
 /// Writes pictures into a folder, which is made if need be.

@@ -1,14 +1,15 @@
 //! What an event costs a relay, from its host's socket to a subscriber's, beside what the machine itself takes in the
 //! same run: ratios travel between machines, seconds do not.
 //!
-//! A run is some rounds; in each, every subject has a turn: a fresh relay beside a fresh network is warmed up, so that
-//! no identity is resolved while a clock runs, then its hosts let go of traffic that was signed beforehand, which is
-//! served as fast as it is read. Bare verification of the same signatures is measured right before and right after,
-//! because machines drift. Then events come at a rate that leaves the machine idle, and the time of each is taken from
-//! its host's send to the subscriber's receipt.
+//! A run is some rounds; in each, every subject has a turn: a fresh relay beside hosts that play traffic from
+//! a folder is warmed up, so that no identity is resolved while a clock runs. First events come at a rate that leaves the
+//! machine idle, and the time of each is taken from its host's send to the subscriber's receipt; then all others come as
+//! fast as they are read. Bare verification of the same signatures is measured right before that and right after,
+//! because machines drift.
 //!
 //! What must hold: a figure that can't be trusted says so; yardsticks share nothing with the relay's code.
 
+mod cache;
 mod cost;
 mod idle;
 mod machine;
@@ -24,24 +25,30 @@ mod yardstick;
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use bytes::Bytes;
 use runtime::clock::Clock;
 
 pub use self::{
+    cache::traffic,
     cost::Cost,
     idle::{IDLE_SHARE_MIN, Ticks},
     machine::Machine,
     memory::{Memory, MemoryWatch},
     peer::{Peer, PeerError, PeerKind},
-    report::{Measured, Report, Traffic},
+    report::{Measured, Report},
     spread::Spread,
     subject::{Kind, Running, Subject},
     turn::{Latency, Load, Turn},
     yardstick::{Append, Bare, Fsync, Loopback, Signatures},
 };
-use crate::{network, relay_process};
+use crate::{
+    relay_process,
+    traffic::{self, folder::Manifest},
+};
 
 /// The size of a measurement.
 #[derive(Clone, Debug)]
@@ -52,18 +59,8 @@ pub struct Config {
     pub rounds: usize,
     /// Their data goes into new folders here, and the yardsticks of the disk too.
     pub folder: PathBuf,
-    /// Hosts.
-    pub hosts: usize,
-    /// Accounts over all hosts.
-    pub accounts: usize,
-    /// Records that each repo has before.
-    pub records_per_repo: usize,
-    /// Commits in a load.
-    pub events: u64,
-    /// Share of accounts with P-256 keys.
-    pub p256_share: f64,
-    /// Seed of the traffic.
-    pub seed: u64,
+    /// The folder of traffic that is played.
+    pub traffic: PathBuf,
     /// Events a second while latency is measured.
     pub rate: f64,
     /// How long latency is measured in each turn; not at all where zero.
@@ -75,9 +72,21 @@ pub struct Config {
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The simulated network.
+    /// The traffic can't be played.
     #[error(transparent)]
-    Network(#[from] network::Error),
+    Player(#[from] traffic::Error),
+    /// The traffic can't be read.
+    #[error(transparent)]
+    Traffic(#[from] traffic::folder::Error),
+    /// A block of the traffic can't be read.
+    #[error(transparent)]
+    Blocks(#[from] traffic::blocks::Error),
+    /// The traffic can't be made.
+    #[error(transparent)]
+    Generate(#[from] traffic::generate::Error),
+    /// The folder that traffic is kept in.
+    #[error("failed to keep traffic")]
+    Cache(#[source] io::Error),
     /// The relay.
     #[error(transparent)]
     Relay(#[from] relay_process::Error),
@@ -109,6 +118,7 @@ pub enum Error {
 /// Measures; tells `progress` what it does.
 pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Error> {
     let at_micros = Clock::system().now_micros();
+    let (manifest, signatures) = open(&config.traffic).await?;
     let mut turns: Vec<Vec<Turn>> = config.subjects.iter().map(|_| Vec::new()).collect();
     for round in 0..config.rounds {
         for (number, subject) in config.subjects.iter().enumerate() {
@@ -116,34 +126,39 @@ pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Erro
             let say = |doing: &str| progress(&format!("round {} of {}, {name}: {doing}", round + 1, config.rounds));
             let folder = config.folder.join(format!("{round}-{number}"));
             std::fs::create_dir_all(&folder)?;
-            turns[number].push(turn::turn(&config, subject, &folder, &say).await?);
+            turns[number].push(turn::turn(&config, subject, &folder, &signatures, &say).await?);
             std::fs::remove_dir_all(&folder)?;
         }
     }
     progress("measuring the disk and the loopback interface");
-    let event_bytes =
-        turns.first().and_then(|turns| turns.first()).map_or(0, |turn| turn.load.bytes / turn.load.events);
+    let event_bytes = manifest.measured.frame_bytes_mean as usize;
     let folder = config.folder.clone();
     let machine = tokio::task::spawn_blocking(move || {
-        let append = Append::measure(&folder, usize::try_from(event_bytes).unwrap_or(usize::MAX))?;
+        let append = Append::measure(&folder, event_bytes)?;
         Ok((Fsync::measure(&folder)?, append, Loopback::measure()?))
     });
     let (fsync, append, loopback) = machine.await.map_err(|_| Error::Died)?.map_err(Error::Yardstick)?;
     let subjects = config.subjects.into_iter().zip(turns).map(|(subject, turns)| Measured { subject, turns }).collect();
-    Ok(Report {
-        at_micros,
-        machine: Machine::this(),
-        traffic: Traffic {
-            hosts: config.hosts,
-            accounts: config.accounts,
-            records_per_repo: config.records_per_repo,
-            seed: config.seed,
-        },
-        subjects,
-        fsync,
-        append,
-        loopback,
-    })
+    Ok(Report { at_micros, machine: Machine::this(), traffic: manifest, subjects, fsync, append, loopback })
+}
+
+/// Signatures that bare verification takes, at most: a third of a second.
+const BARE_SIGNATURES_MAX: u64 = 8_000;
+
+/// What is in a folder of traffic, and some of its signatures, evenly.
+async fn open(path: &Path) -> Result<(Manifest, Arc<Signatures>), Error> {
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let folder = traffic::Folder::open(&path)?;
+        let step = folder.manifest().measured.events.div_ceil(BARE_SIGNATURES_MAX).max(1);
+        let step = usize::try_from(step).unwrap_or(usize::MAX);
+        let frames = (0..folder.hosts()).flat_map(|host| folder.frames(host)).step_by(step);
+        // Copied, so that they don't hold the blocks that they were read in.
+        let frames = frames.map(|frame| Ok(Bytes::copy_from_slice(&frame?))).collect::<Result<Vec<Bytes>, Error>>()?;
+        let signatures = Signatures::of(&frames, &folder.signing_keys(), usize::MAX);
+        Ok((folder.manifest().clone(), Arc::new(signatures)))
+    });
+    opened.await.map_err(|_| Error::Died)?
 }
 
 /// The folder of a measurement, removed with its value.

@@ -1,13 +1,11 @@
-//! One measurement of one subject: a fresh relay beside a fresh network, warmed up, then loaded.
+//! One measurement of one subject: a fresh relay beside hosts that play traffic, warmed up, then
+//! at a rate, then loaded.
 //!
 //! What must hold: no identity is resolved and nothing is signed while a clock of a load runs.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use atproto::{crypto::PublicKey, syntax::Did};
-use bytes::Bytes;
-use runtime::clock::Clock;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::{
     Config, Error,
@@ -18,9 +16,8 @@ use super::{
     yardstick::{Bare, Fsync, Signatures},
 };
 use crate::{
-    network::{self, Mix, Network, Pace, Stats},
     subscriber::{self, Keep, Subscriber},
-    traffic::latency::Latencies,
+    traffic::{self, Pace, Player, folder::Manifest, latency::Latencies},
 };
 
 /// What was measured of a subject, once.
@@ -68,6 +65,8 @@ pub struct Latency {
     pub times: Latencies,
     /// The idle share of the machine meanwhile, 0 to 1.
     pub idle_share: Option<f64>,
+    /// How late this program was to send, at most: part of no latency, but of the evenness of what was sent.
+    pub behind_max: Duration,
     /// A bare sync right before, on the same file system.
     pub fsync: Fsync,
 }
@@ -96,16 +95,15 @@ impl Latency {
     }
 }
 
-/// Signatures that bare verification takes of a load, at most: a third of a second.
-const BARE_SIGNATURES_MAX: usize = 8_000;
 /// The log's last group may still be on its way to the disk when its events are here.
 const SETTLE: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(20);
-const TICK: Duration = Duration::from_millis(2);
+/// The first moments at a rate, which don't count.
+const LEAD_IN: Duration = Duration::from_secs(1);
 
-/// A network, a relay that knows all of its accounts, and a subscriber.
+/// Hosts that play traffic, a relay that knows all of its accounts, and a subscriber.
 struct Stage<'a, P> {
-    network: Network,
+    player: Player,
     relay: Running,
     subscriber: Subscriber,
     config: &'a Config,
@@ -117,18 +115,26 @@ pub(super) async fn turn<P: Fn(&str)>(
     config: &Config,
     subject: &Subject,
     folder: &Path,
+    signatures: &Arc<Signatures>,
     progress: &P,
 ) -> Result<Turn, Error> {
     let stage = Stage::warm_up(config, subject, folder, progress).await?;
     let memory = MemoryWatch::start(stage.relay.pid());
-    let load = stage.load().await?;
-    let latency = match config.latency_time.is_zero() {
+    let time = latency_time(config, stage.player.manifest().measured.events);
+    let latency = match time.is_zero() {
         true => None,
-        false => Some(stage.latency(folder).await?),
+        false => Some(stage.latency(time, folder).await?),
     };
+    let load = stage.load(signatures).await?;
     let memory = memory.memory();
     stage.end().await?;
     Ok(Turn { load, memory, latency })
+}
+
+/// How long events may come at a rate, so that three quarters of them are left for the load.
+fn latency_time(config: &Config, events: u64) -> Duration {
+    let most = Duration::try_from_secs_f64(events as f64 / 4.0 / config.rate).unwrap_or(Duration::MAX);
+    config.latency_time.min(most.saturating_sub(LEAD_IN))
 }
 
 impl<P: Fn(&str)> Stage<'_, P> {
@@ -138,61 +144,60 @@ impl<P: Fn(&str)> Stage<'_, P> {
         folder: &Path,
         progress: &'a P,
     ) -> Result<Stage<'a, P>, Error> {
-        progress(&format!(
-            "making {} accounts with {} records each on {} hosts",
-            config.accounts, config.records_per_repo, config.hosts
-        ));
-        let network = network::Config {
-            seed: config.seed,
-            hosts: config.hosts,
-            accounts: config.accounts,
-            p256_share: config.p256_share,
-            records_per_repo: config.records_per_repo,
-            pace: Pace::ByHand,
-            mix: Mix::COMMITS,
-            // All of the run stays: what is measured must not depend on who reads how fast.
-            window_bytes: usize::MAX,
-            ..network::Config::default()
-        };
-        let network = Network::start_paused(network, Clock::system()).await?;
-        let relay = subject.start(&folder.join("data"), network.plc_url(), network.hosts()).await?;
+        progress("starting, warming up");
+        let player = Player::start(&config.traffic, traffic::Config::default()).await?;
+        let relay = subject.start(&folder.join("data"), player.plc_url(), player.hosts()).await?;
         let reading = subscriber::Config { url: relay.stream_url(), cursor: Some(0), keep: Keep::Count };
         let subscriber = Subscriber::start(reading);
-        let stage = Stage { network, relay, subscriber, config, progress };
+        let stage = Stage { player, relay, subscriber, config, progress };
         stage.all_connected().await?;
-        stage.network.announce_all().await?;
-        stage.all_arrived("warming up").await?;
+        stage.player.announce();
+        stage.arrived("warming up", stage.player.manifest().warm_up.events).await?;
         Ok(stage)
     }
 
-    async fn load(&self) -> Result<Load, Error> {
-        (self.progress)(&format!("signing {} commits", self.config.events));
-        let warm = self.network.stats();
-        let warm_frames: Vec<usize> = (0..self.config.hosts).map(|host| self.network.frames(host).len()).collect();
-        self.network.hold();
-        self.network.generate(self.config.events).await?;
-        let Stats { events, bytes } = self.network.stats();
-        let frames = (0..self.config.hosts).flat_map(|host| self.network.frames(host).split_off(warm_frames[host]));
-        let signatures = signatures(frames.collect(), self.network.signing_keys()).await?;
-        let bare_before = bare(&signatures).await?;
+    async fn latency(&self, time: Duration, folder: &Path) -> Result<Latency, Error> {
+        let rate = self.config.rate;
+        (self.progress)(&format!("{rate:.0} events a second for {:.0} s", time.as_secs_f64()));
+        let fsync = Fsync::measure(folder).map_err(Error::Yardstick)?;
+        self.player.play(Pace::PerSecond(rate));
+        // The first moments at a new pace don't count.
+        tokio::time::sleep(LEAD_IN).await;
+        self.subscriber.take_latencies();
+        let idle = Ticks::now().ok();
+        tokio::time::sleep(time).await;
+        let (times, idle_now) = (self.subscriber.take_latencies(), Ticks::now().ok());
+        let behind_max = self.player.stats().behind_max;
+        self.player.pause();
+        // What is on its way already.
+        tokio::time::sleep(SETTLE).await;
+        self.arrived("at a rate", self.sent()).await?;
+        let idle_share = idle.and_then(|before| before.idle_share(idle_now?));
+        Ok(Latency { rate, times, idle_share, behind_max, fsync })
+    }
 
+    async fn load(&self, signatures: &Arc<Signatures>) -> Result<Load, Error> {
+        let first = self.player.stats();
+        let bare_before = bare(signatures).await?;
         self.subscriber.take_latencies();
         let (before, own_before) = (self.relay.usage()?, own_usage()?);
         let started = Instant::now();
-        self.network.release();
-        self.all_arrived("as fast as it is read").await?;
+        self.player.play(Pace::AsRead);
+        let Manifest { warm_up, measured, .. } = self.player.manifest();
+        self.arrived("as fast as it is read", warm_up.events + measured.events).await?;
         let wall = started.elapsed();
         tokio::time::sleep(SETTLE).await;
         let (after, own_after) = (self.relay.usage()?, own_usage()?);
-        let bare_after = bare(&signatures).await?;
-        let count = events - warm.events;
+        let bare_after = bare(signatures).await?;
+        let last = self.player.stats();
+        let events = last.events - first.events;
         Ok(Load {
-            events: count,
-            bytes: bytes - warm.bytes,
+            events,
+            bytes: last.bytes - first.bytes,
             wall,
             times: self.subscriber.take_latencies(),
-            relay: Cost::of(&before, &after, count),
-            generator: Cost::of(&own_before, &own_after, count),
+            relay: Cost::of(&before, &after, events),
+            generator: Cost::of(&own_before, &own_after, events),
             rss_bytes: after.rss_bytes,
             rss_bytes_max: after.rss_bytes_max,
             bare_before,
@@ -200,39 +205,12 @@ impl<P: Fn(&str)> Stage<'_, P> {
         })
     }
 
-    async fn latency(&self, folder: &Path) -> Result<Latency, Error> {
-        let Config { rate, latency_time, .. } = *self.config;
-        (self.progress)(&format!("{rate:.0} events a second for {:.0} s", latency_time.as_secs_f64()));
-        let fsync = Fsync::measure(folder).map_err(Error::Yardstick)?;
-        // What the load left behind, and the first moments at a new pace, don't count.
-        self.send_at(rate, Duration::from_secs(1)).await?;
-        self.subscriber.take_latencies();
-        let idle = Ticks::now().ok();
-        self.send_at(rate, latency_time).await?;
-        let idle_share = idle.and_then(|before| before.idle_share(Ticks::now().ok()?));
-        Ok(Latency { rate, times: self.subscriber.take_latencies(), idle_share, fsync })
-    }
-
-    /// Sends evenly, and waits until all has arrived.
-    async fn send_at(&self, rate: f64, time: Duration) -> Result<(), Error> {
-        let (started, mut sent) = (Instant::now(), 0);
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while started.elapsed() < time {
-            ticks.tick().await;
-            let due = (started.elapsed().min(time).as_secs_f64() * rate) as u64;
-            self.network.generate(due - sent).await?;
-            sent = due;
-        }
-        self.all_arrived("at a rate").await
-    }
-
     /// Waits until the relay reads all hosts: some relays begin with what comes after.
     async fn all_connected(&self) -> Result<(), Error> {
-        let (started, all) = (Instant::now(), self.config.hosts);
+        let (started, all) = (Instant::now(), self.player.hosts().len());
         loop {
-            let done = (0..all).filter(|host| self.network.subscribers(*host) > 0).count();
-            if done == all {
+            let done = self.player.subscribers();
+            if done >= all {
                 return Ok(());
             }
             if started.elapsed() > self.config.limit {
@@ -243,10 +221,14 @@ impl<P: Fn(&str)> Stage<'_, P> {
         }
     }
 
-    /// Waits until the subscriber has all that was sent.
-    async fn all_arrived(&self, what: &'static str) -> Result<(), Error> {
-        let (all, started) = (self.network.stats().events, Instant::now());
-        let mut last = self.subscriber.events();
+    /// Events that were sent so far.
+    fn sent(&self) -> u64 {
+        self.player.announced() + self.player.stats().events
+    }
+
+    /// Waits until so many events are at the subscriber.
+    async fn arrived(&self, what: &'static str, all: u64) -> Result<(), Error> {
+        let (started, mut last) = (Instant::now(), self.subscriber.events());
         while !self.subscriber.wait_for(all, Duration::from_secs(1)).await {
             let done = self.subscriber.events();
             (self.progress)(&format!("{what}: {done} of {all} events, {}/s", done - last));
@@ -262,17 +244,35 @@ impl<P: Fn(&str)> Stage<'_, P> {
     async fn end(self) -> Result<(), Error> {
         self.subscriber.stop().await;
         self.relay.kill().await?;
-        self.network.stop().await;
+        self.player.stop().await;
         Ok(())
     }
-}
-
-async fn signatures(frames: Vec<Bytes>, keys: HashMap<Did, PublicKey>) -> Result<Arc<Signatures>, Error> {
-    let made = tokio::task::spawn_blocking(move || Signatures::of(&frames, &keys, BARE_SIGNATURES_MAX)).await;
-    made.map(Arc::new).map_err(|_| Error::Died)
 }
 
 async fn bare(signatures: &Arc<Signatures>) -> Result<Bare, Error> {
     let signatures = Arc::clone(signatures);
     tokio::task::spawn_blocking(move || signatures.measure()).await.map_err(|_| Error::Died)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_events_are_left_for_the_load() {
+        let config = |rate, seconds| Config {
+            subjects: Vec::new(),
+            rounds: 1,
+            folder: "".into(),
+            traffic: "".into(),
+            rate,
+            latency_time: Duration::from_secs(seconds),
+            limit: Duration::ZERO,
+        };
+        assert_eq!(latency_time(&config(500.0, 10), 60_000), Duration::from_secs(10));
+        assert_eq!(latency_time(&config(500.0, 0), 60_000), Duration::ZERO);
+        assert_eq!(latency_time(&config(500.0, 10), 10_000), Duration::from_secs(4));
+        assert_eq!(latency_time(&config(500.0, 10), 100), Duration::ZERO);
+        assert_eq!(latency_time(&config(0.0, 10), 100), Duration::from_secs(10));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Axis, Bar, Bars, Lines, Scale, Series, Title, colour};
 use crate::{
-    bench::{Load, Report, Spread},
+    bench::{Report, Spread},
     traffic::latency::Latencies,
 };
 
@@ -45,7 +45,7 @@ impl Report {
         };
         yardstick("bare verification", bare);
         yardstick("SHA-256", median(self.bare_part(|bare| bare.sha256_micros)));
-        yardstick("loopback, both ends", self.loopback.cpu_micros(self.frame_bytes()));
+        yardstick("loopback, both ends", self.loopback.cpu_micros(self.traffic.measured.frame_bytes_mean));
         yardstick("append and fsync", self.append.cpu_micros);
         Bars {
             title: self.title("CPU time of an event, by threads of the relay, beside what the machine takes"),
@@ -82,7 +82,7 @@ impl Report {
             points: turn.memory.samples.iter().map(|(at, bytes)| (at.as_secs_f64(), *bytes as f64 / MIB)).collect(),
         });
         Lines {
-            title: self.title("Resident memory of the relay: warm, then loaded, then at a rate"),
+            title: self.title("Resident memory of the relay: warm, then at a rate, then loaded"),
             x: Axis::linear("time since the relay was warm, s"),
             y: Axis::linear("resident, MiB"),
             series: series.collect(),
@@ -92,13 +92,12 @@ impl Report {
     }
 
     fn title(&self, text: &str) -> Title {
-        let events = self.subjects.first().and_then(|first| first.spread(|load: &Load| load.events as f64));
         let under = format!(
             "{}, {}; {} commits a round, mean frame {:.0} B",
             self.date(),
             self.machine,
-            super::axis::written(events.map_or(0.0, |events| events.median)),
-            self.frame_bytes(),
+            super::axis::written(self.traffic.measured.commits as f64),
+            self.traffic.measured.frame_bytes_mean,
         );
         Title { text: text.to_owned(), under }
     }

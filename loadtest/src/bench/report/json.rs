@@ -19,14 +19,7 @@ impl Report {
             "format": FORMAT,
             "at": date(self.at_micros),
             "machine": self.machine.to_json(),
-            "traffic": {
-                "hosts": self.traffic.hosts,
-                "accounts": self.traffic.accounts,
-                "records_per_repo": self.traffic.records_per_repo,
-                "seed": self.traffic.seed,
-                "frame_bytes_mean": self.frame_bytes(),
-                "p256_share": spread(self.bare_part(|bare| bare.p256_share)),
-            },
+            "traffic": self.traffic,
             "yardsticks": {
                 "bare_verification_micros_per_event": bare,
                 "bare_verification_before_micros_per_event": bare_before,
@@ -111,6 +104,7 @@ fn phase(latency: &Latency) -> Value {
     fields.extend([
         ("rate".to_owned(), latency.rate.into()),
         ("idle_share".to_owned(), latency.idle_share.into()),
+        ("behind_max_micros".to_owned(), (latency.behind_max.as_micros() as u64).into()),
         ("void".to_owned(), latency.void().into()),
         ("fsync".to_owned(), latency.fsync.to_json()),
     ]);

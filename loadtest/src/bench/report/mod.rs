@@ -5,7 +5,7 @@ mod table;
 
 pub(super) use self::table::thousands;
 use super::{Append, Bare, Fsync, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
-use crate::traffic::latency::Latencies;
+use crate::traffic::{folder::Manifest, latency::Latencies};
 
 /// What was measured in a run.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Report {
     /// Where.
     pub machine: Machine,
     /// With what.
-    pub traffic: Traffic,
+    pub traffic: Manifest,
     /// The relays.
     pub subjects: Vec<Measured>,
     /// Bare syncs, on the file system of the relays' data.
@@ -24,19 +24,6 @@ pub struct Report {
     pub append: Append,
     /// A raw socket.
     pub loopback: Loopback,
-}
-
-/// The simulated network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traffic {
-    /// Hosts.
-    pub hosts: usize,
-    /// Accounts over all hosts.
-    pub accounts: usize,
-    /// Records that each repo had before.
-    pub records_per_repo: usize,
-    /// Its seed.
-    pub seed: u64,
 }
 
 /// A subject and its turns.
@@ -73,13 +60,6 @@ impl Report {
     /// A part of bare verification, of the means of before and after.
     pub(super) fn bare_part(&self, part: impl Fn(Bare) -> f64) -> Option<Spread> {
         Spread::of(self.loads().map(|load| part(load.bare())))
-    }
-
-    /// Bytes of a frame, mean.
-    pub(super) fn frame_bytes(&self) -> f64 {
-        let (bytes, events) =
-            self.loads().fold((0, 0), |(bytes, events), load| (bytes + load.bytes, events + load.events));
-        bytes as f64 / f64::max(events as f64, 1.0)
     }
 
     /// CPU an event of the whole relay with two workers, as a multiple of that with one, where both were measured.
@@ -142,10 +122,19 @@ impl Measured {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{path::PathBuf, time::Duration};
+    use std::{
+        path::{Path, PathBuf},
+        time::Duration,
+    };
 
     use super::*;
-    use crate::bench::{Cost, Kind, Memory};
+    use crate::{
+        bench::{Cost, Kind, Memory},
+        traffic::{
+            folder::{Counts, FileSum},
+            profile::Profile,
+        },
+    };
 
     fn turn(cpu: f64, idle_share: f64, latency: u64) -> Turn {
         let bare = |verify_micros| Bare {
@@ -181,9 +170,23 @@ pub(super) mod tests {
                 rate: 500.0,
                 times: times.clone(),
                 idle_share: Some(idle_share),
+                behind_max: Duration::from_millis(1),
                 fsync: Fsync { times },
             }),
         }
+    }
+
+    fn manifest() -> Manifest {
+        let profile = Profile::find(Path::new("standard")).unwrap();
+        let measured = Counts {
+            events: 60_000,
+            commits: 60_000,
+            commits_p256: 18_000,
+            frame_bytes_mean: 3_500.0,
+            ..Counts::default()
+        };
+        let accounts = FileSum { file_bytes: 0, crc32c: 0 };
+        Manifest { version: 1, accounts, warm_up: Counts::default(), measured, profile }
     }
 
     pub(in crate::bench) fn report() -> Report {
@@ -197,7 +200,7 @@ pub(super) mod tests {
         Report {
             at_micros: 1_790_000_000_000_000,
             machine: Machine { processor: "A".to_owned(), cores: 2, memory_bytes: 1 << 30, kernel: "6".to_owned() },
-            traffic: Traffic { hosts: 2, accounts: 20, records_per_repo: 5, seed: 1 },
+            traffic: manifest(),
             subjects: vec![
                 Measured {
                     subject: subject("two", Some(2)),

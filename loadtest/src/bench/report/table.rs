@@ -3,7 +3,10 @@
 use std::{fmt, time::Duration};
 
 use super::{Measured, Report};
-use crate::bench::{Load, Spread};
+use crate::{
+    bench::{Load, Spread},
+    traffic::folder::Manifest,
+};
 
 /// The width of the first column.
 const NAME: usize = 40;
@@ -32,18 +35,18 @@ impl fmt::Display for Report {
 impl Report {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}, {}", self.date(), self.machine)?;
-        let events: u64 =
-            self.subjects.first().map_or(0, |first| first.turns.iter().map(|turn| turn.load.events).max().unwrap_or(0));
         let rounds = self.subjects.iter().map(|measured| measured.turns.len()).max().unwrap_or(0);
+        let Manifest { measured, profile, .. } = &self.traffic;
         writeln!(
             f,
-            "{} commits, mean frame {} B, {:.0} % P-256, of {} accounts with {} records each on {} hosts; {rounds} rounds, median (range)",
-            thousands(events as f64),
-            thousands(self.frame_bytes()),
-            self.bare_part(|bare| bare.p256_share * 100.0).map_or(0.0, |share| share.median),
-            thousands(self.traffic.accounts as f64),
-            thousands(self.traffic.records_per_repo as f64),
-            self.traffic.hosts,
+            "{} commits, mean frame {} B, {:.0} % P-256, of {} repos with {} records each on {} hosts; {}",
+            thousands(measured.commits as f64),
+            thousands(measured.frame_bytes_mean),
+            100.0 * measured.commits_p256 as f64 / measured.commits.max(1) as f64,
+            thousands(profile.repos as f64),
+            thousands(profile.records as f64),
+            profile.hosts,
+            if rounds == 1 { "one round".to_owned() } else { format!("{rounds} rounds, median (range)") },
         )
     }
 
@@ -88,7 +91,11 @@ impl Report {
         row(f, "  a signature of secp256k1", self.bare_part(|bare| bare.k256_micros))?;
         row(f, "  a signature of P-256", self.bare_part(|bare| bare.p256_micros))?;
         row(f, "SHA-256 of a frame", self.bare_part(|bare| bare.sha256_micros))?;
-        row(f, "a frame over loopback, both ends", Spread::of([self.loopback.cpu_micros(self.frame_bytes())]))?;
+        row(
+            f,
+            "a frame over loopback, both ends",
+            Spread::of([self.loopback.cpu_micros(self.traffic.measured.frame_bytes_mean)]),
+        )?;
         row(f, "appending a frame, fsync each 100", Spread::of([self.append.cpu_micros]))?;
         writeln!(
             f,
