@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run check test lint e2e bench cold-start fuzz
+.PHONY: help setup setup-test run check test lint e2e bench soak growth cold-start fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,9 +44,20 @@ lint:
 e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred hosts, a real PLC directory and real PDSs
 	cargo test --workspace --test processes -- --nocapture
 
-bench: setup ## Print the relay's cost per event beside the bare cost of verifying the same signatures
+bench: setup ## Print the relay's cost per event, its latency and memory, beside what the machine itself takes
 	cargo build --release --workspace --bins
+	cargo bench --workspace --bench judging
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem --workers 2,1 $(ARGS)
+
+# Seconds at full rate.
+SOAK_SECONDS ?= 600
+soak: setup ## Show that nothing grows over ten minutes at full rate, or SOAK_SECONDS=3600
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/loadtest soak --relay $(CARGO_TARGET_DIR)/release/mainstem --seconds $(SOAK_SECONDS) $(ARGS)
+
+growth: setup ## Show how cost and memory grow by repos, hosts and workers
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/loadtest growth --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
 
 cold-start: setup ## Show how fast a relay that knows nobody comes to know 300,000 accounts
 	cargo build --release --workspace --bins

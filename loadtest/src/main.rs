@@ -2,10 +2,12 @@
 
 mod cold;
 mod generate;
+mod growth;
 mod measure;
 mod play;
 mod profile_args;
 mod serve;
+mod soak;
 mod subscribe;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +42,10 @@ enum Command {
     Subscribe(subscribe::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
+    /// Shows whether memory, latency or disk grow over minutes at full rate, with a pause in between.
+    Soak(soak::Args),
+    /// Shows how cost and memory grow by repos, hosts and workers.
+    Growth(growth::Args),
     /// Shows how fast a relay that knows nobody comes to know very many accounts.
     ColdStart(cold::Args),
 }
@@ -51,6 +57,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Bench(args) => measure::run(args).await,
+        Command::Soak(args) => soak::run(args).await,
+        Command::Growth(args) => growth::run(args).await,
         Command::ColdStart(args) => cold::run(args).await,
     }
 }

@@ -11,6 +11,7 @@ use loadtest::{
     bench::{self, Folder, Peer, Subject},
     traffic::profile::Profile,
 };
+use serde_json::Value;
 
 use crate::profile_args::ProfileArgs;
 
@@ -79,8 +80,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let report = bench::run(config, |doing| eprintln!("  {doing}")).await?;
     println!("\n{report}");
     if let Some(file) = args.json {
-        let json = serde_json::to_string_pretty(&report.to_json())?;
-        std::fs::write(&file, json + "\n").with_context(|| format!("failed to write {}", file.display()))?;
+        write_json(&file, &report.to_json())?;
     }
     if let Some(folder) = args.plots {
         draw(&folder, report.plots())?;
@@ -89,14 +89,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The folder with a profile's traffic, generated if it isn't there.
-pub(crate) async fn traffic(profile: Profile, parent: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let parent = parent.unwrap_or_else(|| std::env::temp_dir().join("mainstem-traffic"));
+async fn traffic(profile: Profile, parent: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let parent = traffic_folder(parent);
     let made = tokio::task::spawn_blocking(move || bench::traffic(&profile, &parent, |doing| eprintln!("  {doing}")));
     Ok(made.await??)
 }
 
+/// Where traffic is kept.
+pub(crate) fn traffic_folder(said: Option<PathBuf>) -> PathBuf {
+    said.unwrap_or_else(|| std::env::temp_dir().join("mainstem-traffic"))
+}
+
+/// Writes figures for programs.
+pub(crate) fn write_json(file: &Path, json: &Value) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(json)?;
+    std::fs::write(file, text + "\n").with_context(|| format!("failed to write {}", file.display()))
+}
+
 /// Writes pictures into a folder, which is made if need be.
-fn draw(folder: &Path, plots: Vec<(&str, String)>) -> anyhow::Result<()> {
+pub(crate) fn draw(folder: &Path, plots: Vec<(&str, String)>) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     for (name, svg) in plots {
         let file = folder.join(name);

@@ -11,12 +11,14 @@
 
 mod cache;
 mod cost;
+mod growth;
 mod idle;
 mod machine;
 mod memory;
 mod peer;
 pub mod plot;
 mod report;
+mod soak;
 mod spread;
 mod subject;
 mod turn;
@@ -35,18 +37,20 @@ use runtime::clock::Clock;
 pub use self::{
     cache::traffic,
     cost::Cost,
+    growth::{Grown, GrowthConfig, GrowthReport, growth},
     idle::{IDLE_SHARE_MIN, Ticks},
     machine::Machine,
     memory::{Memory, MemoryWatch},
     peer::{Peer, PeerError, PeerKind},
     report::{Measured, Report},
+    soak::{Check, Phase, Sample, SoakConfig, SoakReport, soak, verdict},
     spread::Spread,
     subject::{Kind, Running, Subject},
     turn::{Latency, Load, Turn},
     yardstick::{Append, Bare, Fsync, Loopback, Signatures},
 };
 use crate::{
-    relay_process,
+    network, relay_process,
     traffic::{self, folder::Manifest},
 };
 
@@ -72,6 +76,9 @@ pub struct Config {
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The simulated network.
+    #[error(transparent)]
+    Network(#[from] network::Error),
     /// The traffic can't be played.
     #[error(transparent)]
     Player(#[from] traffic::Error),

@@ -16,6 +16,7 @@ use super::{
     yardstick::{Bare, Fsync, Signatures},
 };
 use crate::{
+    relay_process::resident_bytes,
     subscriber::{self, Keep, Subscriber},
     traffic::{self, Pace, Player, folder::Manifest, latency::Latencies},
 };
@@ -97,6 +98,8 @@ impl Latency {
 
 /// The log's last group may still be on its way to the disk when its events are here.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Until what the warm-up left behind has been given back.
+const COOL_DOWN: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
 /// The first moments at a rate, which don't count.
 const LEAD_IN: Duration = Duration::from_secs(1);
@@ -129,6 +132,20 @@ pub(super) async fn turn<P: Fn(&str)>(
     let memory = memory.memory();
     stage.end().await?;
     Ok(Turn { load, memory, latency })
+}
+
+/// The resident memory of a relay that is connected to all hosts and knows who is there, and has nothing to do.
+pub(super) async fn warm_bytes<P: Fn(&str)>(
+    config: &Config,
+    subject: &Subject,
+    folder: &Path,
+    progress: &P,
+) -> Result<u64, Error> {
+    let stage = Stage::warm_up(config, subject, folder, progress).await?;
+    tokio::time::sleep(COOL_DOWN).await;
+    let bytes = resident_bytes(stage.relay.pid())?;
+    stage.end().await?;
+    Ok(bytes)
 }
 
 /// How long events may come at a rate, so that three quarters of them are left for the load.

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod accounts;
+mod bench;
 mod cold_start;
 mod damage;
 mod harness;

@@ -71,10 +71,8 @@ impl Report {
         Some(with(2)?.median / with(1)?.median)
     }
 
-    /// When it began: `2026-11-22 17:05 UTC`.
     pub(super) fn date(&self) -> String {
-        let at = i64::try_from(self.at_micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-        at.unwrap_or(jiff::Timestamp::UNIX_EPOCH).strftime("%Y-%m-%d %H:%M UTC").to_string()
+        date(self.at_micros)
     }
 
     fn loads(&self) -> impl Iterator<Item = &Load> {
@@ -118,6 +116,12 @@ impl Measured {
         let idle = Spread::of(chosen.iter().filter_map(|latency| latency.idle_share));
         Some(LatencyFigures { rate: chosen.first()?.rate, times, fsync, idle_share: idle.map(|idle| idle.least), void })
     }
+}
+
+/// A moment in microseconds since 1970: `2026-11-22 17:05 UTC`.
+pub(super) fn date(micros: u64) -> String {
+    let at = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    at.unwrap_or(jiff::Timestamp::UNIX_EPOCH).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 #[cfg(test)]
