@@ -71,6 +71,9 @@ pub struct Config {
     pub legacy_share: f64,
     /// Records that each repo has had before the simulation; they decide the depth of trees and so the size of proofs.
     pub records_per_repo: usize,
+    /// An account that has so many records deletes one instead of creating another, so that busy repos grow no deeper
+    /// however long it goes on.
+    pub records_per_repo_max: usize,
     /// How fast things happen.
     pub pace: Pace,
     /// What happens.
@@ -93,6 +96,7 @@ impl Default for Config {
             p256_share: 0.3,
             legacy_share: 0.1,
             records_per_repo: 20,
+            records_per_repo_max: usize::MAX,
             pace: Pace::PerSecond(20.0),
             mix: Mix::SHOWCASE,
             skew: 0.8,

@@ -31,6 +31,7 @@ pub(super) struct World {
     rng: Xoshiro256PlusPlus,
     traffic: Traffic,
     multi_ops: RangeInclusive<u32>,
+    records_max: usize,
     accounts: Vec<Account>,
     hosts: Vec<Arc<Host>>,
     directory: Arc<Directory>,
@@ -67,12 +68,13 @@ impl World {
             accounts.push(account);
         }
         let traffic = Traffic::new(&config.mix, accounts.len(), config.skew);
-        let multi_ops = config.mix.multi_ops.clone();
+        let (multi_ops, records_max) = (config.mix.multi_ops.clone(), config.records_per_repo_max);
         let truth = config.remember.then(|| Truth::new(hosts.iter().map(|host| host.name.clone()).collect()));
         let mut world = World {
             rng,
             traffic,
             multi_ops,
+            records_max,
             accounts,
             hosts,
             directory,
@@ -131,6 +133,10 @@ impl World {
             self.send_sync(account);
             return Ok(());
         }
+        let action = match action {
+            Action::Create(_) if self.accounts[account].repo.records().len() >= self.records_max => Action::Delete,
+            other => other,
+        };
         match action {
             Action::Create(kind) => {
                 let write = self.create(account, kind.genre());
@@ -363,12 +369,9 @@ impl World {
         };
         let held = self.accounts[account].repo.records().len();
         let old = sample(&mut self.rng, held, (count / 3).min(held)).into_vec();
-        let mut writes: Vec<Write> = (old.len()..count)
-            .map(|_| {
-                let genre = [Genre::Post, Genre::Like, Genre::Follow][self.rng.random_range(0..3)];
-                self.create(account, genre)
-            })
-            .collect();
+        // What people create at once is of a kind: a thread, the follows of a starter pack.
+        let genre = [Genre::Post, Genre::Like, Genre::Follow][self.rng.random_range(0..3)];
+        let mut writes: Vec<Write> = (old.len()..count).map(|_| self.create(account, genre)).collect();
         for index in old {
             writes.push(if self.rng.random_bool(0.5) { self.update(account, index) } else { Write::Delete { index } });
         }

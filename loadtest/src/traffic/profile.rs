@@ -26,6 +26,8 @@ pub struct Profile {
     pub repos: usize,
     /// Records in each repo before the first commit.
     pub records: usize,
+    /// A repo that has so many deletes a record instead of creating one.
+    pub records_max: usize,
     /// Events after the announcements; all are commits, unless the mix has others.
     pub commits: u64,
     /// Exponent of the Zipf law of activity over repos.
@@ -137,6 +139,7 @@ impl Profile {
             ("hosts", "1 to 100,000", (1..=100_000).contains(&self.hosts)),
             ("repos", "1 to 10,000,000", (1..=10_000_000).contains(&self.repos)),
             ("records", "1,000,000 at most", self.records <= 1_000_000),
+            ("records_max", "1 at least, and no less than records", self.records_max >= self.records.max(1)),
             ("commits", "1 at least", self.commits > 0),
             ("zipf", "0 to 4", (0.0..=4.0).contains(&self.zipf)),
             ("p256", "0 to 1", share(self.p256)),
@@ -165,6 +168,7 @@ impl Profile {
             p256_share: self.p256,
             legacy_share: self.legacy_documents,
             records_per_repo: self.records,
+            records_per_repo_max: self.records_max,
             pace: Pace::ByHand,
             mix: Mix {
                 post,
@@ -220,6 +224,7 @@ mod tests {
             ("hosts = 20", "hosts = 0", "hosts must be 1 to 100,000"),
             ("repos = 2_000", "repos = 0", "repos must be 1 to 10,000,000"),
             ("records = 500", "records = 9_000_000", "records must be 1,000,000 at most"),
+            ("records_max = 1_000", "records_max = 499", "records_max must be 1 at least, and no less than records"),
             ("commits = 60_000", "commits = 0", "commits must be 1 at least"),
             ("zipf = 1.2", "zipf = nan", "zipf must be 0 to 4"),
             ("p256 = 0.3", "p256 = 1.1", "p256 must be 0 to 1"),
