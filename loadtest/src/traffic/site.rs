@@ -9,7 +9,10 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, time::Instant};
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{Role, WebSocketConfig},
+};
 
 use super::{
     blocks::Block,
@@ -35,6 +38,8 @@ pub(super) struct Subscription {
 
 /// What goes to a socket at once: little enough that its stamps are still true when the last byte is written.
 const WRITE_BYTES: usize = 64 * 1024;
+
+const READ_BYTES: usize = 1024;
 
 type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -95,7 +100,9 @@ impl Site for HostSite {
     }
 
     async fn stream(&self, socket: Socket, Subscription { host, cursor }: Subscription) {
-        let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
+        // A subscriber only ever says pings and pongs; the usual buffer of 128 KiB for each of thousands is too much.
+        let limits = WebSocketConfig::default().read_buffer_size(READ_BYTES);
+        let mut socket = WebSocketStream::from_raw_socket(socket, Role::Server, Some(limits)).await;
         let subscribers = &self.stage.hosts[host].subscribers;
         subscribers.fetch_add(1, Ordering::Relaxed);
         let sent = match self.start(host, cursor.as_deref()) {

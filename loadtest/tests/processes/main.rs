@@ -16,3 +16,4 @@ mod operator;
 mod outage;
 mod real_network;
 mod scenarios;
+mod traffic;
