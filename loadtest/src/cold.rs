@@ -27,16 +27,28 @@ pub(crate) struct Args {
     /// How long the directory takes for an answer, in milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS")]
     latency: u64,
+    /// Where the relay's data goes, into a new folder `data`, and stays: a relay that knows so many accounts, to be copied
+    /// and started by others. Without it all is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Seconds that it may take.
     #[arg(long, default_value_t = 1_200)]
     limit: u64,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let folder = Folder::new(&std::env::temp_dir()).context("failed to make a folder for the relay's data")?;
+    let temporary = Folder::new(&std::env::temp_dir()).context("failed to make a folder for the relay's data")?;
+    let folder = match args.keep {
+        Some(keep) => {
+            anyhow::ensure!(!keep.join("data").exists(), "{} has data already", keep.display());
+            std::fs::create_dir_all(&keep).context("failed to make a folder for the relay's data")?;
+            keep
+        }
+        None => temporary.path().to_owned(),
+    };
     let config = cold_start::Config {
         relay: args.relay,
-        folder: folder.path().to_owned(),
+        folder,
         network: cold::Config {
             hosts: args.hosts,
             accounts: args.accounts,

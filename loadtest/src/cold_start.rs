@@ -19,7 +19,7 @@ use crate::{
 pub struct Config {
     /// The `mainstem` program.
     pub relay: PathBuf,
-    /// Its data goes into a new folder here.
+    /// Its data goes into `data` here, which is new.
     pub folder: PathBuf,
     /// The network.
     pub network: cold::Config,
@@ -80,9 +80,23 @@ pub struct Report {
     pub requests: Requests,
     /// What the relay took.
     pub usage: Usage,
+    /// How it came back, with all of them known.
+    pub reopened: Reopened,
     /// The way there.
     pub samples: Vec<Sample>,
 }
+
+/// A relay that is started on what it has come to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Reopened {
+    /// From its start until it was ready.
+    pub ready_after: Duration,
+    /// Its memory, some moments later.
+    pub rss_bytes: u64,
+}
+
+/// What a relay does first of all is over by then.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Runs it; tells `progress` how it goes.
 pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Error> {
@@ -127,13 +141,20 @@ pub async fn run(config: Config, progress: impl Fn(&str)) -> Result<Report, Erro
     let wall = started.elapsed();
     let usage = relay.usage()?;
     subscriber.stop().await;
-    relay.kill().await?;
-    Ok(Report { accounts, rate: config.rate, wall, requests: network.requests(), usage, samples })
+    let requests = network.requests();
+    let again = relay.config().clone();
+    relay.terminate(config.limit).await?;
+    let relay = RelayProcess::start(again).await?;
+    let ready_after = relay.uptime();
+    tokio::time::sleep(SETTLE).await;
+    let reopened = Reopened { ready_after, rss_bytes: relay.usage()?.rss_bytes };
+    relay.terminate(config.limit).await?;
+    Ok(Report { accounts, rate: config.rate, wall, requests, usage, reopened, samples })
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { accounts, rate, wall, requests, usage, .. } = self;
+        let Report { accounts, rate, wall, requests, usage, reopened, .. } = self;
         let seconds = wall.as_secs_f64();
         writeln!(f, "{accounts} unknown accounts in {seconds:.1} s")?;
         writeln!(f, "  events served      {:>8.0}/s", *accounts as f64 / seconds)?;
@@ -141,10 +162,12 @@ impl fmt::Display for Report {
         writeln!(f, "  most in one second {:>8}", requests.per_second_max)?;
         writeln!(f, "  asked for again    {:>8}", requests.again)?;
         writeln!(f, "  most memory        {:>8} MB", usage.rss_bytes_max >> 20)?;
-        write!(
+        writeln!(
             f,
             "  CPU an account     {:>8.0} µs",
             (usage.user_seconds + usage.system_seconds) * 1e6 / *accounts as f64
-        )
+        )?;
+        writeln!(f, "  ready again after  {:>8.0} ms", reopened.ready_after.as_secs_f64() * 1e3)?;
+        write!(f, "  memory then        {:>8} MB", reopened.rss_bytes >> 20)
     }
 }
