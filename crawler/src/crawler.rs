@@ -520,7 +520,8 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                     () = shared.stop.cancelled() => return,
                     () = becomes(&mut banned, true) => Err(Input::Banned),
                     () = live.restarted.notified() => Err(Input::Restarted),
-                    result = open(&shared, &live, cursor) => Ok(result),
+                    // In a box, so that a host that is read or waits has no room for name, TLS and HTTP.
+                    result = Box::pin(open(&shared, &live, cursor)) => Ok(result),
                 };
                 match result {
                     Err(input) => input,

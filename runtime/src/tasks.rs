@@ -134,12 +134,14 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let alive = self.alive(name);
-        let watched = async move {
+        // Combined, not awaited in a block of ours, which would have room for the future twice: as what it captures and as
+        // what it awaits. There are thousands of hosts.
+        let watched = AssertUnwindSafe(future).catch_unwind().map(move |result| {
             let _alive = alive;
-            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+            if let Err(panic) = result {
                 error!(task = name, message = panic_message(panic.as_ref()), "task panicked");
             }
-        };
+        });
         self.inner.tracker.spawn(watched.instrument(span))
     }
 
