@@ -410,7 +410,20 @@ impl Worker<'_> {
         match routed {
             Routed::Event(route) => {
                 self.count(bytes.len(), kind_of(route.kind)).await;
-                self.event(&bytes, &route).await
+                let Some(did) = self.admit(&route) else { return Ok(()) };
+                let Route { kind, seq, seq_slot, .. } = route;
+                self.hand_on(RawFrame {
+                    host: self.live.name.clone(),
+                    host_epoch: self.tally.epoch(),
+                    upstream_seq: seq,
+                    received_at_micros: self.shared.clock.now_micros(),
+                    did,
+                    kind,
+                    seq_slot,
+                    bytes,
+                    receipts: self.tally.clone(),
+                })
+                .await
             }
             Routed::Info { name, message } => {
                 self.count(bytes.len(), Message::Info).await;
@@ -445,41 +458,35 @@ impl Worker<'_> {
         }
     }
 
-    async fn event(&mut self, bytes: &Bytes, route: &Route<'_>) -> Result<(), Failure> {
+    /// Whose event it is, if it is in order; else it is done with.
+    fn admit(&mut self, route: &Route<'_>) -> Option<Did> {
         match self.order.judge(route.seq) {
             Place::Next => {}
-            Place::Repeat => return Ok(()),
+            Place::Repeat => return None,
             Place::Reset => self.reset(ResetCause::SeqWentBack),
             Place::NotRising { last } => {
                 let did = Did::parse(route.did).ok();
                 let input = refusal::Input { kind: Some(route.kind), seq: Some(route.seq), did: did.as_ref() };
                 self.refuse(&input, &Refusal::seq_not_rising(route.seq, last));
-                return Ok(());
+                return None;
             }
         }
-        let Ok(did) = Did::parse(route.did) else {
+        let did = Did::parse(route.did);
+        if did.is_err() {
             // `route` has checked it; if the two ever differ, the event is refused and not the process ended.
             let input = refusal::Input { kind: Some(route.kind), seq: Some(route.seq), did: None };
             self.refuse(&input, &Refusal::not_a_did(route.did));
             self.tally.passed(route.seq);
-            return Ok(());
-        };
-        let received_at_micros = self.shared.clock.now_micros();
-        self.live.count_event(received_at_micros);
-        let frame = RawFrame {
-            host: self.live.name.clone(),
-            host_epoch: self.tally.epoch(),
-            upstream_seq: route.seq,
-            received_at_micros,
-            did,
-            kind: route.kind,
-            seq_slot: route.seq_slot,
-            bytes: bytes.clone(),
-            receipts: self.tally.clone(),
-        };
+        }
+        did.ok()
+    }
+
+    /// Hands an event to the Intake, and waits while it is full.
+    async fn hand_on(&mut self, frame: RawFrame) -> Result<(), Failure> {
+        self.live.count_event(frame.received_at_micros);
         let asked = Instant::now();
         self.tally.below(self.shared.config.in_flight_max.get()).await;
-        let pushed = self.tally.hand_on(route.seq, self.shared.intake.push(frame)).await;
+        let pushed = self.tally.hand_on(frame.upstream_seq, self.shared.intake.push(frame)).await;
         let waited = asked.elapsed();
         if waited > Duration::from_millis(1) {
             self.shared.metrics.full_seconds.inc_by(waited.as_secs_f64());
