@@ -30,7 +30,9 @@ use super::{
 /// Sizes of the hub.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Encoded events kept in memory.
+    /// Encoded events kept in memory: enough for subscribers at the end to be a few seconds late at the network's usual
+    /// rates, or a fraction of one at the most that a machine can do. Who is later shares reads of the log, most of
+    /// which is in the system's cache.
     pub ring_bytes: usize,
     /// The most that is read from the log, and put into one chunk, at a time. A subscriber that stands still holds on
     /// to one, so that their number times this is what all of them may cost beside the ring.
@@ -46,7 +48,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            ring_bytes: 64 << 20,
+            ring_bytes: 16 << 20,
             chunk_bytes: 256 << 10,
             replay_reads_max: 4,
             replay_recent_max: 16,

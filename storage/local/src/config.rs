@@ -71,8 +71,8 @@ impl Config {
         let dir = dir.into();
         Config {
             lanes,
-            lane_bytes_max: 4 << 20,
-            host_bytes_max: 1 << 20,
+            lane_bytes_max: 2 << 20,
+            host_bytes_max: 512 << 10,
             window: Some(Duration::from_secs(72 * 3600)),
             window_bytes: None,
             seq_start: None,
