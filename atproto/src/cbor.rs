@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
             Kind::Unsigned => self.unsigned().map(drop),
             Kind::Negative => self.head(NEGATIVE, "not an integer").map(drop),
             Kind::Bytes => self.bytes().map(drop),
-            Kind::Text => self.text().map(drop),
+            Kind::Text => self.skip_text(),
             Kind::Array => {
                 let mut items = self.array()?;
                 while items.more(self) {
@@ -312,6 +312,18 @@ impl<'a> Reader<'a> {
                 Ok(())
             }
             Kind::Float => self.float().map(drop),
+        }
+    }
+
+    /// Passes over a text string, checking it. Most text is ASCII, and to see that takes less than to decode it.
+    fn skip_text(&mut self) -> Result<(), CborError> {
+        let start = self.at;
+        let len = self.head(TEXT, "not text")?;
+        let bytes = self.take(len)?;
+        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+            Ok(())
+        } else {
+            Err(CborError { at: start, why: "text that is not UTF-8" })
         }
     }
 

@@ -23,13 +23,14 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
         compress256(&mut state, blocks);
     }
     // What is left, a one bit, zeros, and at the end of a block the length in bits.
-    let mut padded = [0; 2 * SHA256_BLOCK_BYTES];
+    let mut last = [[0; SHA256_BLOCK_BYTES]; 2];
+    let used = if rest.len() < SHA256_BLOCK_BYTES - 8 { 1 } else { 2 };
+    let padded = last[..used].as_flattened_mut();
     padded[..rest.len()].copy_from_slice(rest);
     padded[rest.len()] = 0x80;
-    let len = (rest.len() + 1 + 8).next_multiple_of(SHA256_BLOCK_BYTES);
-    padded[len - 8..len].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
-    let (blocks, _) = padded[..len].as_chunks::<SHA256_BLOCK_BYTES>();
-    compress256(&mut state, blocks);
+    let length_at = padded.len() - 8;
+    padded[length_at..].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
+    compress256(&mut state, &last[..used]);
 
     let mut digest = [0; 32];
     for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {

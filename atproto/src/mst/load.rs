@@ -94,11 +94,33 @@ impl Loader<'_, '_> {
 }
 
 /// Reads one node: form, keys, their compression, order and layer. Its subtrees stay CIDs.
-fn read(cid: Cid, block: &[u8], mut expected: Option<u32>) -> Result<Branch, MstError> {
+fn read(cid: Cid, block: &[u8], expected: Option<u32>) -> Result<Branch, MstError> {
     let mut reader = Reader::new(block)?;
     let count = reader.remaining();
-    let mut keys: Vec<u8> = Vec::with_capacity(count * KEY_BYTES_USUAL);
-    let mut slots: Vec<Slot> = Vec::with_capacity(count);
+    let mut branch = Branch {
+        layer: 0,
+        cid: Some(cid),
+        keys: Vec::with_capacity(count * KEY_BYTES_USUAL),
+        left: Link::None,
+        slots: Vec::with_capacity(count),
+    };
+    let entries = read_entries(&mut reader, &mut branch);
+    // In a loop of its own: one key's hash does not depend on the one before, and a processor that sees nothing else
+    // between works on both at once. What is wrong with an earlier key comes before what is wrong with a later entry.
+    let layer = common_layer(&branch, expected)?;
+    entries?;
+    branch.left = reader.finish()?.map_or(Link::None, Link::Unknown);
+    branch.layer = match layer {
+        Some(layer) if layer <= LAYER_MAX => layer,
+        Some(_) => return Err(MstError::Limit { why: "layers" }),
+        None => return Err(MstError::Malformed { why: "a root has keys" }),
+    };
+    Ok(branch)
+}
+
+/// Reads a node's entries, up to the first that breaks a rule.
+fn read_entries(reader: &mut Reader<'_>, branch: &mut Branch) -> Result<(), MstError> {
+    let Branch { keys, slots, .. } = branch;
     let mut start = 0;
     let mut grammar = Grammar::default();
     while let Some(entry) = reader.entry()? {
@@ -109,13 +131,10 @@ fn read(cid: Cid, block: &[u8], mut expected: Option<u32>) -> Result<Branch, Mst
         if len > KEY_BYTES_MAX {
             return Err(MstError::Limit { why: "length of a key" });
         }
-        keys.extend_from_within(start..start + entry.prefix_len);
-        keys.extend_from_slice(entry.suffix);
         grammar.next(entry.prefix_len, entry.suffix)?;
-        let (before, key) = (&keys[start..end], &keys[end..]);
         if !slots.is_empty() {
             // What comes before the suffix is the same in both.
-            let before = &before[entry.prefix_len..];
+            let before = &keys[start + entry.prefix_len..end];
             if before >= entry.suffix {
                 return Err(MstError::Malformed { why: "keys rise" });
             }
@@ -123,21 +142,26 @@ fn read(cid: Cid, block: &[u8], mut expected: Option<u32>) -> Result<Branch, Mst
                 return Err(MstError::Malformed { why: "a prefix is as long as it can be" });
             }
         }
-        let layer = layer(key);
-        if *expected.get_or_insert(layer) != layer {
-            return Err(MstError::Malformed { why: "a key stands on its own layer" });
-        }
+        keys.extend_from_within(start..start + entry.prefix_len);
+        keys.extend_from_slice(entry.suffix);
         let right = entry.right.map_or(Link::None, Link::Unknown);
         slots.push(Slot { key_end: keys.len(), value: entry.value, right });
         start = end;
     }
-    let left = reader.finish()?.map_or(Link::None, Link::Unknown);
-    let layer = match expected {
-        Some(layer) if layer <= LAYER_MAX => layer,
-        Some(_) => return Err(MstError::Limit { why: "layers" }),
-        None => return Err(MstError::Malformed { why: "a root has keys" }),
-    };
-    Ok(Branch { layer, cid: Some(cid), keys, left, slots })
+    Ok(())
+}
+
+/// The layer of a node's keys, which is the expected one, or else the first key's; `None` where nothing says it.
+fn common_layer(branch: &Branch, mut expected: Option<u32>) -> Result<Option<u32>, MstError> {
+    let mut start = 0;
+    for slot in &branch.slots {
+        let layer = layer(&branch.keys[start..slot.key_end]);
+        if *expected.get_or_insert(layer) != layer {
+            return Err(MstError::Malformed { why: "a key stands on its own layer" });
+        }
+        start = slot.key_end;
+    }
+    Ok(expected)
 }
 
 /// Room made for each key at first; most are a collection such as `app.bsky.feed.post`, a slash and a TID.

@@ -95,6 +95,7 @@ impl<'a> Reader<'a> {
         self.remaining
     }
 
+    #[inline]
     pub(super) fn entry(&mut self) -> Result<Option<Entry<'a>>, MstError> {
         if self.remaining == 0 {
             return Ok(None);
@@ -125,11 +126,13 @@ impl<'a> Reader<'a> {
         Ok(left)
     }
 
+    #[inline]
     fn literal(&mut self, bytes: &[u8], why: &'static str) -> Result<(), MstError> {
         self.rest = self.rest.strip_prefix(bytes).ok_or(MstError::Malformed { why })?;
         Ok(())
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], MstError> {
         let (taken, rest) =
             self.rest.split_at_checked(len).ok_or(MstError::Malformed { why: "a node is cut short" })?;
@@ -138,6 +141,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A CBOR head of this major type, in its shortest form; no number in a node needs more than 32 bits.
+    #[inline]
     fn head(&mut self, major: u8, why: &'static str) -> Result<usize, MstError> {
         let first = self.take(1)?[0];
         if first >> 5 != major {
@@ -163,12 +167,14 @@ impl<'a> Reader<'a> {
         Ok(value as usize)
     }
 
+    #[inline]
     fn link(&mut self) -> Result<Cid, MstError> {
         self.literal(&LINK_HEAD, "a link is a CID")?;
         let bytes = self.take(Cid::BYTES)?;
         Cid::from_bytes(bytes).map_err(|_| MstError::Malformed { why: "a link is a CID" })
     }
 
+    #[inline]
     fn subtree(&mut self) -> Result<Option<Cid>, MstError> {
         if self.rest.first() == Some(&CBOR_NULL) {
             self.rest = &self.rest[1..];
@@ -232,6 +238,9 @@ fn write_subtree(out: &mut Vec<u8>, subtree: Option<Cid>) {
 }
 
 fn write_link(out: &mut Vec<u8>, cid: Cid) {
-    out.extend_from_slice(&LINK_HEAD);
-    out.extend_from_slice(&cid.to_bytes());
+    let mut link = [0; LINK_HEAD.len() + Cid::BYTES];
+    let (head, bytes) = link.split_at_mut(LINK_HEAD.len());
+    head.copy_from_slice(&LINK_HEAD);
+    bytes.copy_from_slice(&cid.to_bytes());
+    out.extend_from_slice(&link);
 }

@@ -21,11 +21,12 @@ pub use rkey::RecordKey;
 pub use tid::Tid;
 
 /// Whether `text` is a DNS label: 1 to 63 letters, digits and hyphens, no hyphen at an end.
-fn is_label(text: &str) -> bool {
+fn is_label(text: impl AsRef<[u8]>) -> bool {
+    let text = text.as_ref();
     (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+        && text.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        && text.first() != Some(&b'-')
+        && text.last() != Some(&b'-')
 }
 
 /// A string that does not follow its grammar.

@@ -16,7 +16,8 @@ impl<'a> RepoPath<'a> {
         if text.len() > 1_024 {
             return Err(invalid("longer than 1,024 bytes"));
         }
-        let (collection, rkey) = text.split_once('/').ok_or(invalid("not COLLECTION/RKEY"))?;
+        let slash = text.bytes().position(|b| b == b'/').ok_or(invalid("not COLLECTION/RKEY"))?;
+        let (collection, rkey) = (&text[..slash], &text[slash + 1..]);
         Nsid::check(collection)?;
         RecordKey::check(rkey)?;
         Ok(RepoPath { collection, rkey })
