@@ -8,16 +8,16 @@
 //! each receipt is told once; pushes that wait for the lane are let in in the order in which they began to wait.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use atproto::syntax::HostName;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::{
     error::Error,
@@ -34,7 +34,6 @@ pub const FRAME_OVERHEAD_BYTES: usize = 768;
 pub struct LaneQueues {
     count: LaneCount,
     queues: Box<[Queue]>,
-    bytes_held: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -45,7 +44,7 @@ impl LaneQueues {
         let bytes = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
         let (lane, host) = (bytes(lane_bytes_max), bytes(host_bytes_max.min(lane_bytes_max)));
         let queues = count.all().map(|_| Queue::new(lane, host)).collect();
-        LaneQueues { count, queues, bytes_held: AtomicU64::new(0), closed: AtomicBool::new(false) }
+        LaneQueues { count, queues, closed: AtomicBool::new(false) }
     }
 
     /// Takes no more frames: pushes answer [`Error::Closed`], those that wait too. What is held can still be pulled and
@@ -62,27 +61,16 @@ impl LaneQueues {
     async fn put(&self, work: Work) -> Result<(), Error> {
         let queue = self.queue(self.count.lane_of(work.did()));
         let cost = queue.cost(&work);
-        // First the host's own share, so that who has used it up does not stand in the others' way.
-        let mut place = match &work {
-            Work::Frame(frame) => Some(queue.place(&frame.host)),
-            Work::Command(_) => None,
-        };
-        if let Some(place) = &mut place {
-            let share = queue.share_of(cost);
-            place.room.acquire_many(share).await.map_err(|_closed| Error::Closed)?.forget();
-            place.bytes = share;
+        if let Some((work, mut place)) = queue.enter(work, cost) {
+            // First the host's own share, so that who has used it up does not stand in the others' way.
+            if let Some(place) = &mut place {
+                place.acquire(queue.share_of(cost)).await?;
+            }
+            // The semaphore is fair, so a large frame is not overtaken for ever by small ones.
+            queue.room.acquire_many(cost).await.map_err(|_closed| Error::Closed)?.forget();
+            let share = place.and_then(Place::keep);
+            queue.held().hold(Waiting { work, cost, share });
         }
-        // The semaphore is fair, so a large frame is not overtaken for ever by small ones.
-        queue.room.acquire_many(cost).await.map_err(|_closed| Error::Closed)?.forget();
-        self.bytes_held.fetch_add(u64::from(cost), Ordering::Relaxed);
-        let mut held = queue.held();
-        held.last_position += 1;
-        let position = Position(held.last_position);
-        held.waiting.push_back(Taken { position, work });
-        if let Some(place) = &mut place {
-            place.queue = None;
-        }
-        drop(held);
         queue.pushed.notify_one();
         Ok(())
     }
@@ -90,7 +78,6 @@ impl LaneQueues {
     /// Gives back the room of what is done with, and tells the receipts.
     fn release(&self, lane: Lane, done: Vec<Judging>) {
         let cost: usize = done.iter().map(|judged| judged.cost as usize).sum();
-        self.bytes_held.fetch_sub(cost as u64, Ordering::Relaxed);
         self.queue(lane).room.add_permits(cost);
         for sent in done.into_iter().filter_map(|judged| judged.sent) {
             sent.receipts.taken(sent.upstream_seq);
@@ -146,7 +133,7 @@ impl Intake for LaneQueues {
     }
 
     fn bytes_held(&self) -> u64 {
-        self.bytes_held.load(Ordering::Relaxed)
+        self.queues.iter().map(|queue| queue.held().bytes).sum()
     }
 }
 
@@ -164,29 +151,42 @@ struct Queue {
 
 #[derive(Default)]
 struct Held {
-    last_position: u64,
+    /// What is held, in bytes.
+    bytes: u64,
+    /// The position given out last.
+    given_out: u64,
     /// Pushed, not given out.
-    waiting: VecDeque<Taken>,
-    /// Given out, neither settled nor covered.
-    judging: BTreeMap<Position, Judging>,
+    waiting: VecDeque<Waiting>,
+    /// Given out and not covered, in the order of their positions; `None` where it is settled.
+    judging: VecDeque<(Position, Option<Judging>)>,
+    /// How many of them are settled.
+    settled: usize,
     /// The hosts that hold or want room.
-    shares: HashMap<HostName, Share>,
+    shares: HashMap<HostName, Arc<Share>>,
+}
+
+/// What was pushed.
+struct Waiting {
+    work: Work,
+    cost: u32,
+    /// Of a frame: its host's.
+    share: Option<Arc<Share>>,
 }
 
 /// One host's share of a lane.
 struct Share {
+    host: HostName,
     /// Permits are bytes that may still be taken in of this host.
-    room: Arc<Semaphore>,
-    /// Frames that are held or wait to be.
-    frames: usize,
+    room: Semaphore,
+    /// Frames that are held or wait to be. Changed under the lane's lock.
+    frames: AtomicUsize,
 }
 
 /// A frame's place in its host's share. Given up when dropped, unless the frame is held by then.
 struct Place<'a> {
+    queue: &'a Queue,
     /// `None` once the frame is held: the place is then given up with it.
-    queue: Option<&'a Queue>,
-    host: HostName,
-    room: Arc<Semaphore>,
+    share: Option<Arc<Share>>,
     /// What it has taken of the share.
     bytes: u32,
 }
@@ -200,7 +200,7 @@ struct Judging {
 
 /// Whose frame it is, and who is told.
 struct Sent {
-    host: HostName,
+    share: Arc<Share>,
     upstream_seq: u64,
     receipts: Arc<dyn Receipts>,
 }
@@ -211,19 +211,28 @@ impl Queue {
         Queue { room, room_bytes, share_bytes, pushed: Notify::new(), held: Mutex::default() }
     }
 
-    /// Counts a frame in its host's share, which takes no room of it yet.
-    fn place(&self, host: &HostName) -> Place<'_> {
+    /// Takes it, where there is room at once: one lock, nearly always. Otherwise gives it back; a frame with its place in
+    /// its host's share, which has taken no room yet.
+    fn enter(&self, work: Work, cost: u32) -> Option<(Work, Option<Place<'_>>)> {
         let mut held = self.held();
-        if !held.shares.contains_key(host) {
-            let room = Arc::new(Semaphore::new(self.share_bytes as usize));
-            if self.room.is_closed() {
-                room.close();
+        let share = match &work {
+            Work::Frame(frame) => Some(held.share_of(&frame.host, self)),
+            Work::Command(_) => None,
+        };
+        // Nobody is overtaken: while one waits there is no permit to be had.
+        let own = share.as_ref().map(|share| share.room.try_acquire_many(self.share_of(cost))).transpose();
+        let has_room = match (own, self.room.try_acquire_many(cost)) {
+            (Ok(own), Ok(all)) => {
+                own.into_iter().chain([all]).for_each(SemaphorePermit::forget);
+                true
             }
-            held.shares.insert(host.clone(), Share { room, frames: 0 });
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+        };
+        if !has_room {
+            return Some((work, share.map(|share| Place { queue: self, share: Some(share), bytes: 0 })));
         }
-        let share = held.shares.get_mut(host).expect("it was put there if it was missing");
-        share.frames += 1;
-        Place { queue: Some(self), host: host.clone(), room: Arc::clone(&share.room), bytes: 0 }
+        held.hold(Waiting { work, cost, share });
+        None
     }
 
     /// What a frame that costs so much takes of its host's share.
@@ -247,37 +256,34 @@ impl Queue {
         let count = held
             .waiting
             .iter()
-            .take_while(|taken| {
+            .take_while(|waiting| {
                 let first = bytes == 0;
-                bytes += bytes_of(&taken.work).max(1);
+                bytes += bytes_of(&waiting.work).max(1);
                 first || bytes <= bytes_max
             })
             .count();
-        let Held { waiting, judging, .. } = &mut *held;
-        let taken: Vec<Taken> = waiting.drain(..count).collect();
-        judging.extend(taken.iter().map(|Taken { position, work }| {
-            let sent = match work {
-                Work::Frame(frame) => Some(Sent {
-                    host: frame.host.clone(),
-                    upstream_seq: frame.upstream_seq,
-                    receipts: Arc::clone(&frame.receipts),
-                }),
-                Work::Command(_) => None,
+        let Held { waiting, judging, given_out, .. } = &mut *held;
+        let take = |Waiting { work, cost, share }| {
+            *given_out += 1;
+            let position = Position(*given_out);
+            let sent = match (&work, share) {
+                (Work::Frame(frame), Some(share)) => {
+                    Some(Sent { share, upstream_seq: frame.upstream_seq, receipts: Arc::clone(&frame.receipts) })
+                }
+                (Work::Frame(_) | Work::Command(_), _) => None,
             };
-            (*position, Judging { cost: self.cost(work), sent })
-        }));
-        taken
+            judging.push_back((position, Some(Judging { cost, sent })));
+            Taken { position, work }
+        };
+        waiting.drain(..count).map(take).collect()
     }
 
     /// Drops what was given out up to `position`; what was not given out stays, whatever the position says.
     fn forget_through(&self, position: Position) -> Vec<Judging> {
         let mut held = self.held();
-        let mut covered = Vec::new();
-        while let Some(first) = held.judging.first_entry()
-            && *first.key() <= position
-        {
-            covered.push(first.remove());
-        }
+        let through = held.judging.partition_point(|(at, _)| *at <= position);
+        let covered: Vec<Judging> = held.judging.drain(..through).filter_map(|(_, judging)| judging).collect();
+        held.settled -= through - covered.len();
         self.give_back(&mut held, &covered);
         covered
     }
@@ -285,7 +291,17 @@ impl Queue {
     /// Drops these, as far as they were given out.
     fn forget(&self, positions: &[Position]) -> Vec<Judging> {
         let mut held = self.held();
-        let settled: Vec<Judging> = positions.iter().filter_map(|position| held.judging.remove(position)).collect();
+        let settle = |position: &Position| {
+            let at = held.judging.binary_search_by_key(position, |(at, _)| *at).ok()?;
+            held.judging[at].1.take()
+        };
+        let settled: Vec<Judging> = positions.iter().filter_map(settle).collect();
+        held.settled += settled.len();
+        // One that waits for long must not keep the places of all that came after it.
+        if held.settled > held.judging.len() / 2 {
+            held.judging.retain(|(_, judging)| judging.is_some());
+            held.settled = 0;
+        }
         self.give_back(&mut held, &settled);
         settled
     }
@@ -293,29 +309,64 @@ impl Queue {
     /// Gives the hosts back what frames took of their shares.
     fn give_back(&self, held: &mut Held, done: &[Judging]) {
         for judging in done {
+            held.bytes -= u64::from(judging.cost);
             if let Some(sent) = &judging.sent {
-                held.leave(&sent.host, self.share_of(judging.cost));
+                held.leave(&sent.share, self.share_of(judging.cost));
             }
         }
     }
 }
 
 impl Held {
-    /// A frame of this host is no longer held, nor does it wait to be.
-    fn leave(&mut self, host: &HostName, bytes: u32) {
-        let Some(share) = self.shares.get_mut(host) else { return };
-        share.room.add_permits(bytes as usize);
-        share.frames -= 1;
-        if share.frames == 0 {
-            self.shares.remove(host);
+    fn hold(&mut self, pushed: Waiting) {
+        self.bytes += u64::from(pushed.cost);
+        self.waiting.push_back(pushed);
+    }
+
+    /// The host's share of `queue`, with one frame more in it.
+    fn share_of(&mut self, host: &HostName, queue: &Queue) -> Arc<Share> {
+        if let Some(share) = self.shares.get(host) {
+            share.frames.fetch_add(1, Ordering::Relaxed);
+            return Arc::clone(share);
         }
+        let room = Semaphore::new(queue.share_bytes as usize);
+        if queue.room.is_closed() {
+            room.close();
+        }
+        let share = Arc::new(Share { host: host.clone(), room, frames: AtomicUsize::new(1) });
+        self.shares.insert(host.clone(), Arc::clone(&share));
+        share
+    }
+
+    /// A frame of this host is no longer held, nor does it wait to be.
+    fn leave(&mut self, share: &Share, bytes: u32) {
+        share.room.add_permits(bytes as usize);
+        if share.frames.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.shares.remove(&share.host);
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Waits for so much of the share.
+    async fn acquire(&mut self, bytes: u32) -> Result<(), Error> {
+        if let Some(share) = &self.share {
+            share.room.acquire_many(bytes).await.map_err(|_closed| Error::Closed)?.forget();
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// The share, for a frame that is held from now on.
+    fn keep(mut self) -> Option<Arc<Share>> {
+        self.share.take()
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue {
-            queue.held().leave(&self.host, self.bytes);
+        if let Some(share) = self.share.take() {
+            self.queue.held().leave(&share, self.bytes);
         }
     }
 }
@@ -330,7 +381,7 @@ fn bytes_of(work: &Work) -> usize {
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Held")
-            .field("last_position", &self.last_position)
+            .field("given_out", &self.given_out)
             .field("waiting", &self.waiting.len())
             .field("judging", &self.judging.len())
             .finish()
@@ -401,6 +452,30 @@ mod tests {
         assert_eq!(queues.bytes_held(), 0);
         assert!(queues.queue(lane).held().shares.is_empty(), "nothing is kept of hosts that hold nothing");
         assert_eq!((0..20).filter(|&number| is_taken(&queues, 1, number)).count(), taken);
+    }
+
+    #[test]
+    fn one_that_waits_for_long_keeps_no_place_of_those_after_it() {
+        let lane = Lane(0);
+        let queues = LaneQueues::new(LaneCount(NonZeroU32::MIN), 100_000, 50_000);
+        let pull = || match poll(pin!(queues.pull(lane, 1 << 20))) {
+            Poll::Ready(Ok(pulled)) => pulled,
+            Poll::Ready(Err(_)) | Poll::Pending => panic!("there are frames"),
+        };
+        assert!(is_taken(&queues, 1, 0));
+        let waits = pull()[0].position;
+        for number in 1..1_000 {
+            assert!(is_taken(&queues, 1, number));
+            let position = pull()[0].position;
+            assert_eq!(position, Position(waits.0 + number), "positions rise by one");
+            // Twice is once.
+            assert!(poll(pin!(queues.settle(lane, &[position, position]))).is_ready());
+            assert!(queues.queue(lane).held().judging.len() <= 3);
+        }
+        assert!(queues.bytes_held() > 0);
+        assert!(poll(pin!(queues.cover(lane, Position(1_000)))).is_ready());
+        assert_eq!(queues.bytes_held(), 0);
+        assert!(queues.queue(lane).held().shares.is_empty());
     }
 
     #[test]
