@@ -39,8 +39,8 @@ fn made(profile: &Profile) -> (TempDir, Manifest) {
 #[test]
 fn what_is_made_has_the_shares_that_the_profile_asks_for() {
     let mut profile = Profile::find(Path::new("standard")).unwrap();
-    // Fewer repos and records, for time; shares are of commits.
-    (profile.repos, profile.records, profile.commits) = (300, 20, 6_000);
+    // Fewer repos and records, for time; and none so full that it deletes where it would create.
+    (profile.repos, profile.records, profile.records_max, profile.commits) = (300, 20, 1_000_000, 6_000);
     let (_folder, Manifest { warm_up, measured, .. }) = made(&profile);
     assert_eq!((warm_up.events, warm_up.commits, warm_up.signatures), (1_200, 300, 600));
     assert_eq!((measured.events, measured.commits, measured.signatures), (6_000, 6_000, 6_000));
@@ -58,6 +58,16 @@ fn what_is_made_has_the_shares_that_the_profile_asks_for() {
     let several = (measured.ops - measured.creates - measured.updates - measured.deletes) as f64;
     let mean = several / measured.multi as f64;
     assert!((3.3..3.7).contains(&mean), "2 to 5 ops are 3.5 in the mean, not {mean}");
+}
+
+#[test]
+fn a_full_repo_grows_no_fuller() {
+    let mut profile = small();
+    (profile.repos, profile.records, profile.records_max, profile.commits) = (1, 40, 60, 800);
+    profile.mix.multi = 0;
+    let (_folder, Manifest { measured, .. }) = made(&profile);
+    let grown = measured.creates as i64 - measured.deletes as i64;
+    assert!((10..=20).contains(&grown), "{grown} records more than there were");
 }
 
 #[test]
