@@ -184,7 +184,7 @@ impl Validator {
     /// Judges all lanes on threads of its own until shutdown. The first lane to fail ends the others.
     ///
     /// The threads share all lanes: a lane with a very busy account would otherwise leave the thread beside its own
-    /// without work (with two threads and activity by a Zipf law they did 1.5 times as much as one, now 1.9 times).
+    /// without work (with two threads and activity by a Zipf law they did 1.4 times as much as one, now 1.6).
     pub async fn run_workers(&self, workers: NonZeroUsize, shutdown: CancellationToken) -> Result<(), Error> {
         // Dropping this future stops the lanes too.
         let stop = shutdown.child_token();

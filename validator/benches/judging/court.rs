@@ -96,28 +96,41 @@ impl<'t> Court<'t> {
         Ok(Court { traffic, resolver, egress, others })
     }
 
-    /// All commits, on threads of the validator's own, each host's frames pushed in order by a task of its own as the
-    /// crawler's sessions do, into lanes with a relay's bounds.
+    /// All commits, on threads of the validator's own. The lanes are filled before: on two cores whoever fills them
+    /// meanwhile takes from two judges what one leaves alone.
     pub(crate) fn judge(&self, workers: NonZeroUsize) -> anyhow::Result<Measured> {
-        let turn = self.turn(LaneQueues::new(LaneCount(LANES), 4 << 20, 1 << 20))?;
-        let shutdown = CancellationToken::new();
-        let _stops = shutdown.clone().drop_guard();
-        let running = {
-            let (validator, shutdown) = (turn.validator.clone(), shutdown.clone());
-            self.others.spawn(async move { validator.run_workers(workers, shutdown).await })
-        };
+        let turn = self.turn(LaneQueues::new(LaneCount(LANES), usize::MAX, usize::MAX))?;
         let introductions = self.push(&turn, self.traffic.routed_introductions(&turn.receipts())?);
         let known = introductions.frames;
-        turn.wait_for(known)?;
+        self.at_work(&turn, workers, || turn.wait_for(known))?;
         let commits = self.traffic.routed_commits(&turn.receipts())?;
-        let (wall, cpu) = (Instant::now(), judges_cpu()?);
         let pushed = self.push(&turn, commits);
-        turn.wait_for(known + pushed.frames)?;
-        let (wall, cpu) = (wall.elapsed(), judges_cpu()?.saturating_sub(cpu));
+        let all = known + pushed.frames;
+        self.others.block_on(pushed.hosts.join_all()).into_iter().collect::<Result<(), _>>()?;
+        let wall = Instant::now();
+        let (wall, cpu) = self.at_work(&turn, workers, || {
+            turn.wait_for(all)?;
+            Ok((wall.elapsed(), judges_cpu()?))
+        })?;
         turn.check()?;
+        Ok(Measured { wall, cpu })
+    }
+
+    /// Lets the validator's threads judge until `done` returns; they are new ones, and have ended then.
+    fn at_work<T>(
+        &self,
+        turn: &Turn,
+        workers: NonZeroUsize,
+        done: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let shutdown = CancellationToken::new();
+        let _stops = shutdown.clone().drop_guard();
+        let (validator, stop) = (turn.validator.clone(), shutdown.clone());
+        let running = self.others.spawn(async move { validator.run_workers(workers, stop).await });
+        let result = done()?;
         shutdown.cancel();
         self.others.block_on(running)??;
-        Ok(Measured { wall, cpu })
+        Ok(result)
     }
 
     /// All commits, on this thread, those alone inside [`judge_all_here`]. The lanes are filled before.
