@@ -39,11 +39,11 @@ impl Ring {
     pub fn push(&mut self, chunk: Arc<Chunk>) {
         debug_assert_eq!(chunk.after(), self.last, "chunks follow each other");
         self.last = chunk.last();
-        self.bytes += weight(&chunk);
+        self.bytes += chunk.memory_bytes();
         self.chunks.push_back(chunk);
         while self.bytes > self.bytes_max && self.chunks.len() > 1 {
             if let Some(oldest) = self.chunks.pop_front() {
-                self.bytes -= weight(&oldest);
+                self.bytes -= oldest.memory_bytes();
                 self.after = oldest.last();
             }
         }
@@ -65,8 +65,9 @@ impl Ring {
         let first = self.chunks.partition_point(|chunk| chunk.last() <= position);
         let mut bytes = 0;
         let chunks = self.chunks.range(first..).take_while(|chunk| {
-            let take = bytes == 0 || bytes + chunk.len_bytes() <= bytes_max;
-            bytes += chunk.len_bytes();
+            let wire = chunk.frames().wire_bytes();
+            let take = bytes == 0 || bytes + wire <= bytes_max;
+            bytes += wire;
             take
         });
         Found::Chunks(chunks.cloned().collect())
@@ -76,12 +77,6 @@ impl Ring {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-/// What a chunk counts as; more than its bytes, so that those in which all is withheld are bounded too.
-fn weight(chunk: &Chunk) -> usize {
-    const OVERHEAD_BYTES: usize = 128;
-    chunk.len_bytes() + OVERHEAD_BYTES
 }
 
 #[cfg(test)]
@@ -108,20 +103,21 @@ mod tests {
 
     #[test]
     fn readers_find_their_place() {
-        let mut ring = Ring::new(Seq(100), 1400);
+        let each = chunk(0, 3).memory_bytes();
+        let mut ring = Ring::new(Seq(100), 3 * each);
         assert!(matches!(ring.find(Seq(100), 1), Found::End));
         assert!(matches!(ring.find(Seq(99), 1), Found::Behind));
         for after in [100, 103, 106] {
             ring.push(chunk(after, 3));
         }
-        assert_eq!(ring.bytes(), 3 * (300 + 128));
+        assert_eq!(ring.bytes(), 3 * each);
         assert_eq!(afters(ring.find(Seq(100), 600)), [100, 103]);
         assert_eq!(afters(ring.find(Seq(104), 1)), [103], "at least one");
         assert!(matches!(ring.find(Seq(109), 1), Found::End));
         assert!(matches!(ring.find(Seq(200), 1), Found::End), "the log may be ahead of the ring");
 
         ring.push(chunk(109, 3));
-        assert_eq!(ring.bytes(), 3 * (300 + 128));
+        assert_eq!(ring.bytes(), 3 * each);
         assert!(matches!(ring.find(Seq(102), 1), Found::Behind));
         assert_eq!(afters(ring.find(Seq(103), 9999)), [103, 106, 109]);
 

@@ -26,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    chunk::{Chunk, Outgoing},
+    chunk::Chunk,
     cursor::Start,
     hub::Hub,
     metrics::{Ended, Metrics},
+    outgoing::Outgoing,
     ring::Found,
     roster::Seat,
     slow::Progress,
@@ -66,7 +67,7 @@ impl Default for Config {
 }
 
 /// Pieces given to the kernel with one call.
-const SLICES: usize = 16;
+const SLICES: usize = 64;
 
 /// A connected subscriber.
 pub struct Subscriber {
@@ -133,7 +134,7 @@ impl Subscriber {
         let mut subscriber = Subscriber {
             progress: Progress::new(config.stall_max),
             decoder: Decoder::new(Role::Server, config.message_bytes_max),
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(None),
             position: Seq(0),
             generation: hub.generation(),
             began: None,
