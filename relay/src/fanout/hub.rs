@@ -15,12 +15,16 @@ use storage::{
     repos::Repos,
     seq::Seq,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
     chunk::Chunk,
+    linger::{Due, Linger},
     metrics::Metrics,
     replay::Replay,
     ring::{Found, Ring},
@@ -41,7 +45,7 @@ pub struct Config {
     pub replay_reads_max: usize,
     /// Pieces read behind the ring that are kept to be shared.
     pub replay_recent_max: usize,
-    /// The longest an event waits for others to share its chunk.
+    /// The longest a chunk that is not full waits after the one before.
     pub linger_max: Duration,
 }
 
@@ -144,10 +148,37 @@ impl Hub {
         let shared = &self.shared;
         let mut window = shared.log.window();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let mut linger = Linger::new(shared.config.linger_max, shared.config.chunk_bytes);
         loop {
             let position = *shared.tail.borrow();
-            window.borrow_and_update();
+            let waiting = window.borrow_and_update().last.0.saturating_sub(position.0);
+            let subscribers = u64::try_from(shared.metrics.subscribers.get()).unwrap_or(0);
+            let due = match linger.due(Instant::now(), waiting, subscribers) {
+                Due::At(_) if stop.is_cancelled() => Due::Now,
+                Due::Idle if stop.is_cancelled() => return Ok(()),
+                due => due,
+            };
+            match due {
+                Due::Now => {}
+                Due::At(at) => {
+                    tokio::select! {
+                        // Perhaps the chunk is full now.
+                        changed = window.changed() => changed.map_err(|_| Error::Closed)?,
+                        () = sleep_until(at) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    continue;
+                }
+                Due::Idle => {
+                    tokio::select! {
+                        changed = window.changed() => changed.map_err(|_| Error::Closed)?,
+                        () = stop.cancelled() => {}
+                    }
+                    continue;
+                }
+            }
             match shared.log.read(position, shared.config.chunk_bytes).await {
+                // A jump over seqs that no event has.
                 Ok(events) if events.is_empty() => {
                     tokio::select! {
                         changed = window.changed() => changed.map_err(|_| Error::Closed)?,
@@ -157,10 +188,8 @@ impl Hub {
                 Ok(events) => {
                     backoff.reset();
                     self.publish(position, &events);
-                    let linger = linger(shared.metrics.subscribers.get(), shared.config.linger_max);
-                    if !linger.is_zero() {
-                        tokio::time::sleep(linger).await;
-                    }
+                    let bytes = events.iter().map(|event| event.frame.len()).sum();
+                    linger.went(Instant::now(), events.len(), bytes);
                 }
                 Err(ReadError::Outdated { first, .. }) => {
                     // The window was cut past us: subscribers at our place are behind it and will be told so.
@@ -179,9 +208,6 @@ impl Hub {
                 )) => {
                     return Err(error);
                 }
-            }
-            if stop.is_cancelled() && window.borrow().last == *shared.tail.borrow() {
-                return Ok(());
             }
         }
     }
@@ -226,26 +252,4 @@ impl Hub {
 
 fn count(accounts: usize) -> i64 {
     i64::try_from(accounts).unwrap_or(i64::MAX)
-}
-
-/// How long the hub waits for more events before the next chunk: nothing for a few subscribers, then longer, because
-/// each chunk costs each subscriber a wake-up and a system call.
-fn linger(subscribers: i64, max: Duration) -> Duration {
-    const FREE: u64 = 16;
-    const PER_SUBSCRIBER: Duration = Duration::from_micros(100);
-    let crowd = u64::try_from(subscribers).unwrap_or(0).saturating_sub(FREE);
-    PER_SUBSCRIBER.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX)).min(max)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crowd_waits_a_little() {
-        let max = Duration::from_millis(20);
-        for (subscribers, expected) in [(0, 0), (16, 0), (17, 100), (116, 10_000), (300, 20_000), (1 << 40, 20_000)] {
-            assert_eq!(linger(subscribers, max), Duration::from_micros(expected), "{subscribers}");
-        }
-    }
 }

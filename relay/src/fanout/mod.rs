@@ -13,6 +13,7 @@
 pub mod chunk;
 pub mod cursor;
 pub mod hub;
+pub mod linger;
 pub mod metrics;
 pub mod outgoing;
 pub mod replay;
