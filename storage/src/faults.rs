@@ -30,7 +30,7 @@ use crate::{
     identities::Identities,
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
-    log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
+    log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     repos::{RepoState, Repos, Takedowns},
     seq::Seq,
 };
@@ -48,7 +48,7 @@ pub enum Call {
     Settle,
     /// [`EventLog::append`]
     Append,
-    /// [`EventLog::read`]
+    /// [`EventLog::read`] and [`EventLog::read_block`]
     Read,
     /// [`Repos::get`]
     RepoGet,
@@ -341,6 +341,10 @@ impl EventLog for Faulty {
 
     async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError> {
         self.faults.call(Call::Read, self.inner.log.read(after, bytes_max)).await
+    }
+
+    async fn read_block(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
+        self.faults.call(Call::Read, self.inner.log.read_block(after, bytes_max)).await
     }
 
     fn window(&self) -> watch::Receiver<Window> {

@@ -9,6 +9,7 @@
 //! 2. what `append` has answered is durable, and only what is durable can be read;
 //! 3. a seq is never used twice.
 
+pub mod buffers;
 pub mod conformance;
 pub mod error;
 pub mod faults;

@@ -1,11 +1,18 @@
 //! EventLog: the merged firehose, one total order, for the length of the retention window.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use atproto::{frame::SeqSlot, syntax::Did};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{error::Error, repos::RepoState, seq::Seq};
+use crate::{
+    buffers::{Buffer, Buffers},
+    error::Error,
+    repos::RepoState,
+    seq::Seq,
+};
 
 /// An event that was judged good, to be given a seq.
 #[derive(Clone, Debug)]
@@ -31,6 +38,65 @@ pub struct Published {
     pub taken_down: bool,
     /// The finished frame.
     pub frame: Bytes,
+}
+
+/// A stretch of the firehose in one buffer, which is its reader's alone.
+///
+/// ```text
+///   ▒▒▒▒ room │ frame │ ▒▒▒▒▒▒ room │ frame │ ▒▒ room │ frame │ ▒▒
+/// ```
+///
+/// Right before each frame are at least [`Block::ROOM_BYTES`] that belong to no frame: whoever sends the frames on may
+/// write what a frame needs before it there, and need not copy them. What else is between frames is the store's.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// The bytes.
+    pub buffer: Buffer,
+    /// The events, in order.
+    pub events: Vec<Placed>,
+}
+
+/// Where an event stands in a [`Block`]; else as [`Published`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its seq.
+    pub seq: Seq,
+    /// [`Did::lane_hash`] of its account.
+    pub account: u64,
+    /// Whether we have taken its account down, by the state after it.
+    pub taken_down: bool,
+    /// Its frame's place in the buffer.
+    pub frame: Range<usize>,
+}
+
+impl Block {
+    /// What is free before each frame, at least: the longest WebSocket header, with its mask.
+    pub const ROOM_BYTES: usize = 14;
+
+    /// A copy of these events.
+    pub fn copy_of(events: &[Published], buffers: &Buffers) -> Block {
+        let len = events.iter().map(|event| Block::ROOM_BYTES + event.frame.len()).sum();
+        let mut buffer = buffers.take(len);
+        let mut at = 0;
+        let place = |event: &Published| {
+            let start = at + Block::ROOM_BYTES;
+            at = start + event.frame.len();
+            buffer[start..at].copy_from_slice(&event.frame);
+            Placed { seq: event.seq, account: event.account, taken_down: event.taken_down, frame: start..at }
+        };
+        let events = events.iter().map(place).collect();
+        Block { buffer, events }
+    }
+
+    /// Its events, each by itself; they share its buffer.
+    pub fn into_published(self) -> Vec<Published> {
+        let bytes = self.buffer.freeze();
+        let publish = |event: Placed| {
+            let Placed { seq, account, taken_down, frame } = event;
+            Published { seq, account, taken_down, frame: bytes.slice(frame) }
+        };
+        self.events.into_iter().map(publish).collect()
+    }
 }
 
 /// What can be read now.
@@ -97,6 +163,13 @@ pub trait EventLog: Send + Sync {
     /// The events after `after` (exclusive), in order: none where `after` is the last, else at least one and about
     /// `bytes_max`. Recent events come from memory. `after` past the last gives none.
     async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError>;
+
+    /// As [`EventLog::read`], for who reads much and sends it on: the same events in one buffer, which the caller may
+    /// write. A store whose records leave the room gives what it has read as it stands; by default it is a copy.
+    async fn read_block(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
+        let events = self.read(after, bytes_max).await?;
+        Ok(Block::copy_of(&events, &Buffers::new(0)))
+    }
 
     /// What can be read now; the receiver wakes when it changes.
     fn window(&self) -> watch::Receiver<Window>;

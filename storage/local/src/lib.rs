@@ -18,14 +18,14 @@ mod state;
 use std::{iter, sync::Arc};
 
 use atproto::syntax::Did;
-use storage::{Stores, error::Error, lane_queues::LaneQueues, repos::RepoState, seq::Seq};
+use storage::{Stores, buffers::Buffers, error::Error, lane_queues::LaneQueues, repos::RepoState, seq::Seq};
 
 pub use config::Config;
 pub use error::OpenError;
 
 use crate::{
     directory::{Directory, Format},
-    log::{LocalLog, open::Known, reader::Stored, segments::Segments},
+    log::{LocalLog, open::Known, record::Record, segments::Segments},
     metrics::Metrics,
     state::{Bounds, State, value},
 };
@@ -104,15 +104,14 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
         }
         None => end,
     };
-    let mut count = 0_u64;
+    let (mut count, buffers) = (0_u64, Buffers::new(2 * PIECE_BYTES));
     while seen < end {
-        let stored = log::reader::read(segments, seen, PIECE_BYTES)?;
-        let Some(last) = stored.last() else { break };
-        let last = last.published.seq;
-        let states: Vec<(Did, RepoState)> = stored.iter().map(decode).collect::<Result<_, _>>()?;
-        let seqs = stored.iter().map(|stored| stored.published.seq);
-        state.note(seqs.zip(states).map(|(seq, (did, state))| (seq, did, state)), last)?;
-        count += stored.len() as u64;
+        let piece = log::reader::read(segments, seen, PIECE_BYTES, &buffers, |record, _frame| decode(record))?;
+        let states: Vec<(Seq, Did, RepoState)> = piece.found.into_iter().collect::<Result<_, _>>()?;
+        let Some((last, ..)) = states.last() else { break };
+        let last = *last;
+        count += states.len() as u64;
+        state.note(states.into_iter(), last)?;
         seen = last;
     }
     state.settle()?;
@@ -127,10 +126,11 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
 }
 
 /// Whose state a stored event made, and which.
-fn decode(stored: &Stored) -> Result<(Did, RepoState), OpenError> {
-    let did = std::str::from_utf8(&stored.did).ok().and_then(|text| Did::parse(text).ok());
-    did.zip(value::read_repo(&stored.state))
-        .ok_or_else(|| OpenError::damaged(format!("the state of event {}", stored.published.seq)))
+fn decode(record: &Record<'_>) -> Result<(Seq, Did, RepoState), OpenError> {
+    let did = std::str::from_utf8(record.did).ok().and_then(|text| Did::parse(text).ok());
+    did.zip(value::read_repo(record.state))
+        .map(|(did, state)| (record.seq, did, state))
+        .ok_or_else(|| OpenError::damaged(format!("the state of event {}", record.seq)))
 }
 
 impl Opened {

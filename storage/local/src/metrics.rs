@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) apply_seconds: Histogram,
     pub(crate) group_events: Histogram,
     pub(crate) disk_reads: IntCounter,
+    pub(crate) disk_read_bytes: IntCounter,
     pub(crate) repos: IntGauge,
 }
 
@@ -60,6 +61,10 @@ impl Metrics {
                 exponential_buckets(1.0, 2.0, 14)?,
             )?,
             disk_reads: counter("mainstem_log_disk_reads_total", "Reads that were not answered from memory.")?,
+            disk_read_bytes: counter(
+                "mainstem_log_disk_read_bytes_total",
+                "Bytes read from the log's files for readers, from the disk or the system's cache.",
+            )?,
             repos: gauge("mainstem_repos", "Repos whose state is known.")?,
         })
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::{Backend, Running, Setup, poll_once, sample};
 use crate::{
     Stores,
-    log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
+    log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     repos::LocalStatus,
     seq::Seq,
 };
@@ -123,6 +123,49 @@ pub async fn walks_without_gap_or_repeat(backend: &dyn Backend) {
     let all = published(1, &all);
     for bytes_max in [0, 777, 4096, 70_000, 1 << 24] {
         assert!(read_all(&*log, Seq(0), bytes_max).await == all, "in steps of {bytes_max}");
+    }
+}
+
+/// Blocks hold what `read` gives, whatever the step and the start, and leave room before each frame: who writes there
+/// changes no frame, and nobody else sees it.
+pub async fn reads_blocks_with_room(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let log = running.stores().log;
+    assert!(log.read_block(Seq(0), 1000).await.unwrap().events.is_empty());
+    let mut all = Vec::new();
+    for number in 0..40 {
+        let events: Vec<_> = (0..25)
+            .map(|at| {
+                let mut event = sample::accepted(at, number * 25 + at, 100 << (at % 8));
+                if at % 5 == 0 {
+                    event.state.local = LocalStatus::TakenDown;
+                }
+                event
+            })
+            .collect();
+        all.extend(events.iter().cloned());
+        log.append(events).await.unwrap();
+    }
+    let all = published(1, &all);
+    for (bytes_max, start) in [(0, 990), (777, 0), (4096, 501), (70_000, 13), (1 << 24, 0), (70_000, 13)] {
+        let (mut got, mut cursor) = (Vec::new(), Seq(start));
+        loop {
+            let mut block = log.read_block(cursor, bytes_max).await.unwrap();
+            let Some(last) = block.events.last() else { break };
+            cursor = last.seq;
+            let mut free_from = 0;
+            for event in &block.events {
+                let room = event.frame.start - Block::ROOM_BYTES;
+                assert!(room >= free_from, "room before {}", event.seq);
+                block.buffer[room..event.frame.start].fill(0xee);
+                free_from = event.frame.end;
+            }
+            got.extend(block.into_published());
+        }
+        assert!(got == all[start as usize..], "in steps of {bytes_max} from {start}");
+    }
+    for after in [1000, 1001, Seq::MAX.0] {
+        assert!(log.read_block(Seq(after), 1000).await.unwrap().events.is_empty());
     }
 }
 
@@ -261,6 +304,7 @@ pub async fn keeps_about_its_window_of_bytes(backend: &dyn Backend) {
         matches!(outdated, Err(ReadError::Outdated { after, first: said }) if after.0 == first.0 - 2 && said == first)
     );
     assert!(matches!(log.read(Seq(0), 1000).await, Err(ReadError::Outdated { .. })));
+    assert!(matches!(log.read_block(Seq(0), 1000).await, Err(ReadError::Outdated { .. })));
     assert!(read_all(&*log, Seq(first.0 - 1), 50_000).await == all[first.0 as usize - 1..]);
 }
 

@@ -86,7 +86,7 @@ macro_rules! conformance_suite {
             ],
             log: [
                 starts_empty, assigns_dense_seqs_in_order, writes_the_seq_into_the_frame, reads_after_the_cursor,
-                walks_without_gap_or_repeat, window_wakes_its_watchers, takes_an_empty_batch, takes_large_frames,
+                walks_without_gap_or_repeat, reads_blocks_with_room, window_wakes_its_watchers, takes_an_empty_batch, takes_large_frames,
                 orders_calls_by_their_first_poll, keeps_the_order_of_each_caller, stays_dense_when_a_call_is_dropped,
                 keeps_about_its_window_of_bytes, readers_follow_a_writer, stays_after_reopening, stays_after_a_crash,
             ],

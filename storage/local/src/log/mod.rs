@@ -43,8 +43,9 @@ use std::{
 
 use async_trait::async_trait;
 use storage::{
+    buffers::Buffers,
     error::Error,
-    log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
+    log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     seq::Seq,
 };
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -64,6 +65,8 @@ pub(crate) use record::Salt;
 
 /// The largest batch, in bytes of frames: one write must fit into memory.
 const BATCH_BYTES_MAX: usize = 512 << 20;
+/// Memory of reads that is kept to be read into again.
+const READ_BYTES_KEPT_MAX: usize = 8 << 20;
 /// What an event is counted as beside its frame.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
@@ -84,6 +87,8 @@ pub(crate) struct LocalLog {
 pub(crate) struct Shared {
     pub(crate) segments: Segments,
     tail: Tail,
+    /// What blocks are read into.
+    buffers: Buffers,
     window: watch::Sender<Window>,
     health: Mutex<LogHealth>,
     /// Set when a close is asked for: a writer that waits for room gives up.
@@ -115,6 +120,7 @@ impl LocalLog {
     ) -> std::io::Result<LocalLog> {
         let shared = Arc::new(Shared {
             tail: Tail::new(config.tail_bytes_max),
+            buffers: Buffers::new(READ_BYTES_KEPT_MAX),
             window: watch::Sender::new(segments.window()),
             health: Mutex::new(LogHealth::Ready),
             closing: AtomicBool::new(false),
@@ -167,6 +173,37 @@ impl LocalLog {
         self.end();
     }
 
+    /// Whether something follows a cursor.
+    fn can_follow(&self, after: Seq) -> Result<bool, ReadError> {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed.into());
+        }
+        let Window { first, last, .. } = *self.shared.window.borrow();
+        if after < last && after.next() < first {
+            return Err(ReadError::Outdated { after, first });
+        }
+        Ok(after < last)
+    }
+
+    /// What follows a cursor that is in the window and not in memory.
+    async fn read_files(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
+        self.shared.metrics.disk_reads.inc();
+        let shared = Arc::clone(&self.shared);
+        let read = move || reader::read_block(&shared.segments, after, bytes_max, &shared.buffers);
+        let found = match tokio::task::spawn_blocking(read).await {
+            Ok(found) => found,
+            Err(panic) => Err(Error::Determinate { what: "read the log", source: panic.into() }),
+        };
+        // Retention may have overtaken the read: its segment is gone, or the next one answered in its place.
+        let first = self.shared.window.borrow().first;
+        if after.next() < first {
+            return Err(ReadError::Outdated { after, first });
+        }
+        let (block, read_bytes) = found?;
+        self.shared.metrics.disk_read_bytes.inc_by(read_bytes);
+        Ok(block)
+    }
+
     fn end(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         self.room.close();
@@ -198,32 +235,23 @@ impl EventLog for LocalLog {
     }
 
     async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError> {
-        if self.shared.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed.into());
-        }
-        let Window { first, last, .. } = *self.shared.window.borrow();
-        if after >= last {
+        if !self.can_follow(after)? {
             return Ok(Vec::new());
-        }
-        if after.next() < first {
-            return Err(ReadError::Outdated { after, first });
         }
         if let Some(found) = self.shared.tail.read(after, bytes_max) {
             return Ok(found);
         }
-        self.shared.metrics.disk_reads.inc();
-        let shared = Arc::clone(&self.shared);
-        let read = tokio::task::spawn_blocking(move || reader::read(&shared.segments, after, bytes_max)).await;
-        let found = match read {
-            Ok(found) => found,
-            Err(panic) => Err(Error::Determinate { what: "read the log", source: panic.into() }),
-        };
-        // Retention may have overtaken the read: its segment is gone, or the next one answered in its place.
-        let first = self.shared.window.borrow().first;
-        if after.next() < first {
-            return Err(ReadError::Outdated { after, first });
+        self.read_files(after, bytes_max).await.map(Block::into_published)
+    }
+
+    async fn read_block(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
+        if !self.can_follow(after)? {
+            return Ok(Block::default());
         }
-        Ok(found?.into_iter().map(|stored| stored.published).collect())
+        if let Some(found) = self.shared.tail.read(after, bytes_max) {
+            return Ok(Block::copy_of(&found, &self.shared.buffers));
+        }
+        self.read_files(after, bytes_max).await
     }
 
     fn window(&self) -> watch::Receiver<Window> {

@@ -15,6 +15,8 @@ use super::segment::{Reading, Segment};
 
 /// How many full segments stay open for readers.
 const READING_MAX: usize = 16;
+/// How many places where reads ended are remembered: one for each reader that is about, and some.
+const PLACES_MAX: usize = 64;
 
 /// The segments, oldest first; never none.
 #[derive(Debug)]
@@ -24,6 +26,17 @@ pub(crate) struct Segments {
     full_bytes: AtomicU64,
     /// First seqs of the full segments that are open, the one longest open first.
     reading: Mutex<VecDeque<Seq>>,
+    /// Where the last reads ended, so that who reads on need not search, nor read anything twice.
+    places: Mutex<VecDeque<Place>>,
+}
+
+/// Where the record after an event begins, or would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The segment's first.
+    segment: Seq,
+    after: Seq,
+    offset: u64,
 }
 
 /// What is kept.
@@ -40,7 +53,12 @@ impl Segments {
         let full = &list[..list.len().saturating_sub(1)];
         let full_bytes = full.iter().map(|segment| segment.extent().end).sum();
         full.iter().for_each(|segment| segment.forget_reading());
-        Segments { list: RwLock::new(list.into()), full_bytes: AtomicU64::new(full_bytes), reading: Mutex::default() }
+        Segments {
+            list: RwLock::new(list.into()),
+            full_bytes: AtomicU64::new(full_bytes),
+            reading: Mutex::default(),
+            places: Mutex::default(),
+        }
     }
 
     fn list(&self) -> std::sync::RwLockReadGuard<'_, VecDeque<Arc<Segment>>> {
@@ -87,6 +105,25 @@ impl Segments {
             }
         }
         Ok(opened)
+    }
+
+    /// Where in this segment what follows `after` begins, if a read ended there lately.
+    pub(crate) fn place_after(&self, segment: &Segment, after: Seq) -> Option<u64> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = places.iter().rev().find(|place| place.after == after && place.segment == segment.header.first);
+        found.map(|place| place.offset)
+    }
+
+    /// Notes where a read ended.
+    pub(crate) fn note_place(&self, segment: &Segment, after: Seq, offset: u64) {
+        let place = Place { segment: segment.header.first, after, offset };
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !places.contains(&place) {
+            places.push_back(place);
+        }
+        while places.len() > PLACES_MAX {
+            places.pop_front();
+        }
     }
 
     /// The last seq before the log's oldest segment: what Repos must at least have seen.
