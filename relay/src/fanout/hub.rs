@@ -26,7 +26,7 @@ use super::{
     chunk::Chunk,
     linger::{Due, Linger},
     metrics::Metrics,
-    replay::Replay,
+    replay::{self, Piece, Reach, Replay},
     ring::{Found, Ring},
     withheld::Withheld,
 };
@@ -41,10 +41,8 @@ pub struct Config {
     /// The most that is read from the log, and put into one chunk, at a time. A subscriber that stands still holds on
     /// to one, so that their number times this is what all of them may cost beside the ring.
     pub chunk_bytes: usize,
-    /// Reads behind the ring at once.
-    pub replay_reads_max: usize,
-    /// Pieces read behind the ring that are kept to be shared.
-    pub replay_recent_max: usize,
+    /// Sizes of the reads behind the ring.
+    pub replay: replay::Config,
     /// The longest a chunk that is not full waits after the one before.
     pub linger_max: Duration,
 }
@@ -54,8 +52,7 @@ impl Default for Config {
         Config {
             ring_bytes: 16 << 20,
             chunk_bytes: 256 << 10,
-            replay_reads_max: 4,
-            replay_recent_max: 16,
+            replay: replay::Config::default(),
             linger_max: Duration::from_millis(20),
         }
     }
@@ -90,14 +87,7 @@ impl Hub {
         let (withheld, last) = Withheld::load(repos, log.clone()).await?;
         let withheld = Arc::new(withheld);
         metrics.withheld_accounts.set(count(withheld.filter().len()));
-        let replay = Replay::new(
-            log.clone(),
-            withheld.clone(),
-            config.chunk_bytes,
-            config.replay_reads_max,
-            config.replay_recent_max,
-            metrics.clone(),
-        );
+        let replay = Replay::new(log.clone(), withheld.clone(), &config.replay, metrics.clone());
         let ring = RwLock::new(Ring::new(last, config.ring_bytes));
         let tail = watch::Sender::new(last);
         let shared = Shared { log, withheld, ring, tail, replay, rate: Rate::default(), config, metrics };
@@ -119,10 +109,11 @@ impl Hub {
         self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).find(position, bytes_max)
     }
 
-    /// What follows `position` in the log: one chunk, or none where it is the end.
-    pub async fn read_behind(&self, position: Seq) -> Result<Option<Arc<Chunk>>, ReadError> {
+    /// What follows `position` in the log, with the turn to send it; none where it is the end.
+    pub async fn read_behind(&self, position: Seq) -> Result<Option<Piece>, ReadError> {
         let tail = *self.shared.tail.borrow();
-        self.shared.replay.read(position, tail).await
+        let ring_after = self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).after();
+        self.shared.replay.read(position, Reach { tail, ring_after }).await
     }
 
     /// Which state of what may not be served counts. Chunks of another one must not be sent any more.
@@ -229,6 +220,7 @@ impl Hub {
         };
         shared.metrics.events.inc_by(events);
         shared.metrics.ring_bytes.set(bytes as i64);
+        shared.replay.forget_unused();
         shared.rate.add(events);
         shared.tail.send_replace(last);
     }

@@ -72,6 +72,10 @@ pub struct Metrics {
     pub ring_bytes: IntGauge,
     /// Reads behind the ring that went to the log.
     pub replay_reads: IntCounter,
+    /// Bytes read for that.
+    pub replay_read_bytes: IntCounter,
+    /// Bytes of pieces that are kept to be shared.
+    pub replay_bytes: IntGauge,
     /// Reads behind the ring that another's read served.
     pub replay_shared: IntCounter,
     ended: IntCounterVec,
@@ -118,6 +122,16 @@ impl Metrics {
                 registry,
                 "mainstem_fanout_replay_reads_total",
                 "Reads behind the ring from the log.",
+            )?,
+            replay_read_bytes: counter(
+                registry,
+                "mainstem_fanout_replay_read_bytes_total",
+                "Bytes of the log read behind the ring.",
+            )?,
+            replay_bytes: gauge(
+                registry,
+                "mainstem_fanout_replay_bytes",
+                "Bytes of the log held in memory to be shared by those who read behind the ring.",
             )?,
             replay_shared: counter(
                 registry,

@@ -16,6 +16,7 @@ pub mod hub;
 pub mod linger;
 pub mod metrics;
 pub mod outgoing;
+pub mod pieces;
 pub mod replay;
 pub mod ring;
 pub mod roster;

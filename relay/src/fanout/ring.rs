@@ -49,6 +49,11 @@ impl Ring {
         }
     }
 
+    /// The seq before its first one.
+    pub fn after(&self) -> Seq {
+        self.after
+    }
+
     /// Forgets everything and begins again after `after`.
     pub fn reset(&mut self, after: Seq) {
         *self = Ring::new(after, self.bytes_max);

@@ -31,6 +31,7 @@ use super::{
     hub::Hub,
     metrics::{Ended, Metrics},
     outgoing::Outgoing,
+    replay::{Piece, Turn},
     ring::Found,
     roster::Seat,
     slow::Progress,
@@ -79,6 +80,8 @@ pub struct Subscriber {
     socket: TcpStream,
     decoder: Decoder,
     outgoing: Outgoing,
+    /// Held while it sends what it replays.
+    turn: Option<Turn>,
     /// All up to this seq has been queued.
     position: Seq,
     /// The state of what may not be served that the queued events were encoded under.
@@ -101,7 +104,7 @@ struct Closing {
     until: Instant,
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<Option<Arc<Chunk>>, ReadError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Option<Piece>, ReadError>> + Send>>;
 
 /// What memory had for it.
 enum Filled {
@@ -113,7 +116,7 @@ enum Filled {
 /// What ended the wait.
 enum Woken {
     Socket(io::Result<tokio::io::Ready>),
-    Read(Result<Option<Arc<Chunk>>, ReadError>),
+    Read(Result<Option<Piece>, ReadError>),
     More,
     Time,
     Disconnect,
@@ -135,6 +138,7 @@ impl Subscriber {
             progress: Progress::new(config.stall_max),
             decoder: Decoder::new(Role::Server, config.message_bytes_max),
             outgoing: Outgoing::new(None),
+            turn: None,
             position: Seq(0),
             generation: hub.generation(),
             began: None,
@@ -190,6 +194,7 @@ impl Subscriber {
                 self.forget(&mut reading);
                 return self.closing.map_or(Ended::Left, |closing| closing.reason);
             }
+            self.turn = None;
             if let Some(Closing { reason: reason @ Ended::Left, .. }) = self.closing
                 && self.outgoing.is_empty()
             {
@@ -277,12 +282,15 @@ impl Subscriber {
         self.seat.at(last);
     }
 
-    fn take_read(&mut self, result: Result<Option<Arc<Chunk>>, ReadError>) {
+    fn take_read(&mut self, result: Result<Option<Piece>, ReadError>) {
         if self.closing.is_some() {
             return;
         }
         match result {
-            Ok(Some(chunk)) => self.queue(chunk),
+            Ok(Some(Piece { chunk, turn })) => {
+                self.turn = Some(turn);
+                self.queue(chunk);
+            }
             Ok(None) => {}
             // The window moved on between the cursor's check and the first read.
             Err(ReadError::Outdated { after, first }) if self.began == Some(after) => {

@@ -108,7 +108,12 @@ impl Withheld {
 impl Filter<'_> {
     /// Whether an event may be served.
     pub fn serves(&self, event: &Published) -> bool {
-        self.accounts.is_empty() || self.accounts.get(&event.account).is_none_or(|takedown| *takedown == event.seq)
+        self.serves_event(event.account, event.seq)
+    }
+
+    /// As [`Filter::serves`], of an event of which this is known.
+    pub fn serves_event(&self, account: u64, seq: Seq) -> bool {
+        self.accounts.is_empty() || self.accounts.get(&account).is_none_or(|takedown| *takedown == seq)
     }
 
     /// How many accounts are withheld.

@@ -92,6 +92,7 @@ async fn the_seam_between_replay_and_live_has_no_gap_and_no_repeat() {
     let mut config = config(&[]);
     config.hub.ring_bytes = 64 << 10;
     config.hub.chunk_bytes = 8 << 10;
+    config.hub.replay.piece_bytes = 8 << 10;
     let relay = Relay::start(config).await;
     let append = async {
         for _ in 0..EVENTS / 50 {
@@ -125,8 +126,7 @@ async fn those_who_replay_the_same_events_share_the_reads() {
     let mut config = config(&[]);
     config.hub.ring_bytes = 8 << 10;
     config.hub.chunk_bytes = 8 << 10;
-    config.hub.replay_reads_max = 2;
-    config.hub.replay_recent_max = 1_000;
+    config.hub.replay.piece_bytes = 8 << 10;
     let relay = Relay::start(config).await;
     relay.append(3_000, 300).await;
     let mut readers = JoinSet::new();
@@ -137,8 +137,7 @@ async fn those_who_replay_the_same_events_share_the_reads() {
     readers.join_all().await;
     let reads = relay.metric("mainstem_fanout_replay_reads_total").await;
     let shared = relay.metric("mainstem_fanout_replay_shared_total").await;
-    // Two may read the same piece at once.
-    assert!(reads * READERS as f64 <= (reads + shared) * 2.0, "{reads} reads, {shared} shared");
+    assert!(reads > 50.0 && reads * READERS as f64 <= (reads + shared) * 1.2, "{reads} reads, {shared} shared");
     relay.drain().await;
 }
 

@@ -41,6 +41,7 @@ async fn nothing_is_served_but_the_takedown_until_the_account_is_restored() {
         let mut config = config(&[]);
         config.hub.ring_bytes = ring_bytes;
         config.hub.chunk_bytes = 300;
+        config.hub.replay.piece_bytes = 300;
         let relay = Relay::start(config).await;
         append_in_turn(&relay, 6, 200).await;
         let mut live = relay.subscribe("?cursor=0").await;
@@ -115,6 +116,7 @@ async fn takedowns_in_mid_stream_cost_the_others_nothing() {
     let mut config = config(&[]);
     config.hub.ring_bytes = 20_000;
     config.hub.chunk_bytes = 4_000;
+    config.hub.replay.piece_bytes = 4_000;
     let relay = Relay::start(config).await;
     append_in_turn(&relay, 400, 300).await;
     let mut subscribers = Vec::new();
