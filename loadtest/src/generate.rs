@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let profile = args.profile.profile()?;
+    let profile = args.profile.profile("standard")?;
     let out = args.out.clone();
     let tell = |progress: Progress| {
         let Progress { doing, done, all, per_second } = progress;

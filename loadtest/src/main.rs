@@ -1,5 +1,6 @@
 //! `loadtest`: a simulated network to point a relay at, and measurements of a relay from outside.
 
+mod bench_args;
 mod cold;
 mod generate;
 mod growth;

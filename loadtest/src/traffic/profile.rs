@@ -98,8 +98,11 @@ pub enum Error {
 }
 
 /// Profiles that every build knows by name.
-pub const BUILT_IN: [(&str, &str); 2] =
-    [("standard", include_str!("../../profiles/standard.toml")), ("small", include_str!("../../profiles/small.toml"))];
+pub const BUILT_IN: [(&str, &str); 3] = [
+    ("standard", include_str!("../../profiles/standard.toml")),
+    ("small", include_str!("../../profiles/small.toml")),
+    ("fan-out", include_str!("../../profiles/fan-out.toml")),
+];
 
 impl Profile {
     /// The one that is built in under this name, or else the one in the file of this name.
