@@ -10,6 +10,7 @@
 
 pub mod bench;
 pub mod cold_start;
+pub mod crowd;
 pub mod judge;
 pub mod network;
 pub mod relay_process;

@@ -2,6 +2,7 @@
 
 mod bench_args;
 mod cold;
+mod fan_out;
 mod generate;
 mod growth;
 mod measure;
@@ -43,6 +44,9 @@ enum Command {
     Subscribe(subscribe::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
+    /// Measures what serving costs a relay: many subscribers, live and behind, beside raw sockets.
+    #[command(after_help = fan_out::EXAMPLES)]
+    FanOut(fan_out::Args),
     /// Shows whether memory, latency or disk grow over minutes at full rate, with a pause in between.
     Soak(soak::Args),
     /// Shows how cost and memory grow by repos, hosts and workers.
@@ -58,6 +62,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Bench(args) => measure::run(args).await,
+        Command::FanOut(args) => fan_out::run(args).await,
         Command::Soak(args) => soak::run(args).await,
         Command::Growth(args) => growth::run(args).await,
         Command::ColdStart(args) => cold::run(args).await,

@@ -10,7 +10,9 @@
 //! What must hold: a figure that can't be trusted says so; yardsticks share nothing with the relay's code.
 
 mod cache;
+mod check;
 mod cost;
+pub mod fan_out;
 mod growth;
 mod idle;
 mod machine;
@@ -36,6 +38,7 @@ use runtime::clock::Clock;
 
 pub use self::{
     cache::traffic,
+    check::{Bound, Check},
     cost::Cost,
     growth::{Grown, GrowthConfig, GrowthReport, growth},
     idle::{IDLE_SHARE_MIN, Ticks},
@@ -43,11 +46,11 @@ pub use self::{
     memory::{Memory, MemoryWatch},
     peer::{Peer, PeerError, PeerKind},
     report::{Measured, Report},
-    soak::{Check, Phase, Sample, SoakConfig, SoakReport, soak, verdict},
+    soak::{Phase, Sample, SoakConfig, SoakReport, soak, verdict},
     spread::Spread,
     subject::{Kind, Running, Subject},
     turn::{Latency, Load, Turn},
-    yardstick::{Append, Bare, Fsync, Loopback, Signatures},
+    yardstick::{Append, Bare, Fsync, Loopback, Signatures, Sockets},
 };
 use crate::{
     network, relay_process,
@@ -103,6 +106,28 @@ pub enum Error {
     /// The kernel doesn't tell what this process has used.
     #[error("failed to read this process's usage")]
     Usage(#[from] io::Error),
+    /// Readers were not served.
+    #[error("{what}: {served} of {all} readers are served; the others: {endings}; the relay's log ends:\n{log}")]
+    NotServed {
+        /// The phase.
+        what: &'static str,
+        /// Readers that are.
+        served: usize,
+        /// Readers that should be.
+        all: usize,
+        /// How the connections of the others ended.
+        endings: String,
+        /// The relay's last lines.
+        log: String,
+    },
+    /// There are not enough events.
+    #[error("the traffic has {has} events, and {wanted} are needed: say --commits")]
+    TooFew {
+        /// What there is.
+        has: u64,
+        /// What it takes.
+        wanted: u64,
+    },
     /// A worker of ours panicked.
     #[error("a measurement died")]
     Died,

@@ -57,6 +57,9 @@ pub enum Pace {
     AsRead,
     /// So many events a second over all hosts, evenly, each host its share.
     PerSecond(f64),
+    /// As fast as it is read, until so many events have been sent over all hosts since the beginning, each host its share
+    /// of all there is, rounded up. Said again and again, it is how what is sent can wait for what is read elsewhere.
+    UpTo(u64),
 }
 
 /// What was sent.
@@ -280,6 +283,10 @@ impl Stage {
             (Gate::WarmUp | Gate::Paused | Gate::Open { .. }, Part::WarmUp) => (u64::MAX, None),
             (Gate::Paused, Part::Measured) => (self.hosts[host].sent(part), None),
             (Gate::Open { pace: Pace::AsRead, .. }, Part::Measured) => (u64::MAX, None),
+            (Gate::Open { pace: Pace::UpTo(events), .. }, Part::Measured) => {
+                let (frames, all) = (self.folder.measured().frames(host), self.folder.manifest().measured.events);
+                (share(*events, frames, all), None)
+            }
             (Gate::Open { pace: Pace::PerSecond(rate), since, from }, Part::Measured) => {
                 let schedule = self.schedule(*rate, host);
                 let due = schedule.due(now.saturating_duration_since(*since));
@@ -325,6 +332,12 @@ impl HostState {
     }
 }
 
+/// A host's share of so many events, where `frames` of `all` are its own; rounded up.
+fn share(events: u64, frames: u64, all: u64) -> u64 {
+    let share = (u128::from(events) * u128::from(frames)).div_ceil(u128::from(all.max(1)));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
 /// When a host's frames are due, evenly.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
@@ -350,6 +363,16 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_all_there_is_and_no_less() {
+        for events in [0, 1, 7, 99, 100] {
+            let sent = [10, 30, 60].map(|frames| share(events, frames, 100));
+            assert!((events..events + 3).contains(&sent.iter().sum()), "{events}: {sent:?}");
+        }
+        assert_eq!([10, 30, 60].map(|frames| share(100, frames, 100)), [10, 30, 60]);
+        assert_eq!(share(5, 0, 0), 0);
+    }
 
     #[test]
     fn a_host_sends_evenly() {

@@ -104,7 +104,7 @@ impl Report {
 }
 
 /// Milliseconds by percentile.
-fn quantiles(name: &str, times: &Latencies) -> Series {
+pub(in crate::bench) fn quantiles(name: &str, times: &Latencies) -> Series {
     let count = times.count() as f64;
     // The very last event has no percentile below the whole; it stands where half an event is left.
     let points = times.cumulated().map(|(time, so_far)| {

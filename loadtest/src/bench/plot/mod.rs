@@ -6,6 +6,7 @@ mod figures;
 mod lines;
 mod svg;
 
+pub(super) use self::figures::quantiles;
 pub use self::{
     axis::{Axis, Scale},
     bars::{Bar, Bars},

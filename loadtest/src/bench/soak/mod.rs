@@ -11,10 +11,7 @@ use std::{path::PathBuf, time::Duration};
 use runtime::clock::Clock;
 use tokio::time::{Instant, MissedTickBehavior};
 
-pub use self::{
-    report::SoakReport,
-    verdict::{Check, verdict},
-};
+pub use self::{report::SoakReport, verdict::verdict};
 use super::{Error, Machine, Subject};
 use crate::{
     network::{self, Mix, Network, Pace},

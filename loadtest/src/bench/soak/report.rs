@@ -5,11 +5,11 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{
-    Check, Phase, Sample,
+    Phase, Sample,
     verdict::{median, verdict},
 };
 use crate::bench::{
-    Machine,
+    Check, Machine,
     plot::{Axis, Lines, Series, Title},
     report::date,
 };
@@ -61,21 +61,13 @@ impl SoakReport {
                 })
             })
             .collect();
-        let checks: Vec<Value> = self
-            .verdict()
-            .into_iter()
-            .map(|check| {
-                let holds = check.holds();
-                json!({"name": check.name, "value": check.value, "most": check.most, "holds": holds})
-            })
-            .collect();
         json!({
             "at": date(self.at_micros),
             "machine": self.machine.to_json(),
             "window_bytes": self.window_bytes,
             "repos": self.repos,
             "holds": self.holds(),
-            "checks": checks,
+            "checks": self.verdict().iter().map(Check::to_json).collect::<Vec<_>>(),
             "samples": samples,
         })
     }
@@ -155,8 +147,7 @@ impl fmt::Display for SoakReport {
         }
         writeln!(f)?;
         for check in self.verdict() {
-            let holds = if check.holds() { "holds" } else { "FAILS" };
-            writeln!(f, "  {holds}  {:<42}{:>6.2}  (at most {})", check.name, check.value, check.most)?;
+            writeln!(f, "  {check}")?;
         }
         Ok(())
     }

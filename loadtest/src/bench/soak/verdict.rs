@@ -3,24 +3,7 @@
 use std::time::Duration;
 
 use super::{Phase, Sample};
-
-/// One thing that must hold.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Check {
-    /// What.
-    pub name: &'static str,
-    /// What was measured; the unit is in the name.
-    pub value: f64,
-    /// What it must not exceed.
-    pub most: f64,
-}
-
-impl Check {
-    /// Whether it does.
-    pub fn holds(&self) -> bool {
-        self.value <= self.most
-    }
-}
+use crate::bench::{Bound, Check};
 
 /// Memory may be so many times what it was.
 const MEMORY_MOST: f64 = 1.1;
@@ -53,7 +36,7 @@ pub fn verdict(samples: &[Sample], window_bytes: u64) -> Vec<Check> {
         ("latency, full again : first third", latency(again) / latency(first), LATENCY_MOST),
         ("disk of the log, most : --window-bytes", log_bytes_max as f64 / window_bytes as f64, DISK_MOST),
     ]
-    .map(|(name, value, most)| Check { name, value, most })
+    .map(|(name, value, most)| Check::new(name, value, Bound::AtMost(most)))
     .into()
 }
 

@@ -6,9 +6,11 @@ mod bare;
 mod cpu_time;
 mod disk;
 mod loopback;
+mod sockets;
 
 pub use self::{
     bare::{Bare, Signatures},
     disk::{Append, Fsync},
     loopback::Loopback,
+    sockets::Sockets,
 };
