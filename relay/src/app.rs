@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use atproto::syntax::Did;
-use runtime::{clock::Clock, tasks::Tasks};
+use runtime::{clock::Clock, http, networks::Networks, tasks::Tasks};
 use storage::{Stores, refusal::Refusals, repos::RepoState};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use validator::{AccountError, Accounts, identity::Resolver};
 
 use crate::{
     admin::readiness::Facts,
+    config::SubscriberToken,
     fanout::{self, Hub, Roster, subscriber},
     lanes::WatchedIntake,
     limits_file,
@@ -48,6 +49,12 @@ pub struct Inner {
     pub subscriber: subscriber::Config,
     /// The subscribers' seats.
     pub roster: Roster,
+    /// Tokens of subscribers.
+    pub subscriber_tokens: Vec<SubscriberToken>,
+    /// Proxies that are believed in whom they serve.
+    pub trusted_proxies: Networks,
+    /// What the public listener counts.
+    pub public_http: http::Metrics,
     /// Cancelled when subscribers must go.
     pub subscribers_stop: CancellationToken,
     /// What was refused, by host and reason.

@@ -133,9 +133,21 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "MAINSTEM_WORKERS")]
     pub workers: Option<String>,
 
-    /// Subscribers served at once; one more is answered 503
+    /// Subscribers served at once, those with a token not counted; one more is answered 503
     #[arg(long, value_name = "N", default_value = "1000", env = "MAINSTEM_SUBSCRIBERS_MAX")]
     pub subscribers_max: String,
+
+    /// Of them from one address, or one /64 of IPv6; or none for no limit. Trusted proxies' own addresses have none
+    #[arg(long, value_name = "N", default_value = "100", env = "MAINSTEM_SUBSCRIBERS_PER_ADDRESS")]
+    pub subscribers_per_address: String,
+
+    /// A file with tokens of subscribers, one a line: NAME:TOKEN, and if wanted max=N; each has seats of its own
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_SUBSCRIBER_TOKEN_FILE")]
+    pub subscriber_token_file: Option<PathBuf>,
+
+    /// Reverse proxies whose X-Forwarded-For is believed, as networks with commas between; or none
+    #[arg(long, value_name = "CIDR,…", default_value = "127.0.0.0/8,::1", env = "MAINSTEM_TRUSTED_PROXIES")]
+    pub trusted_proxies: String,
 
     /// Whom hosts' operators may write to; named in the crawler's User-Agent
     #[arg(long, value_name = "TEXT", env = "MAINSTEM_CONTACT")]

@@ -3,6 +3,7 @@
 //! Nobody after this checks a setting again, and nobody else reads arguments or the environment.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64, NonZeroUsize, ParseIntError},
@@ -14,8 +15,10 @@ use atproto::syntax::{HostName, SyntaxError};
 use bytesize::ByteSize;
 use runtime::{
     egress::{self, Certificate, CertificatesError},
+    networks::{Networks, NotANetwork},
     telemetry::Format,
 };
+use sha2::{Digest, Sha256};
 use storage::{limits::Rules, seq::Seq};
 use url::Url;
 
@@ -66,8 +69,14 @@ pub struct Config {
     pub simulate: bool,
     /// Threads that verify.
     pub workers: NonZeroUsize,
-    /// Subscribers served at once.
+    /// Subscribers served at once, those with a token not counted.
     pub subscribers_max: NonZeroUsize,
+    /// Of them from one address; `None` for no limit.
+    pub subscribers_per_address: Option<NonZeroUsize>,
+    /// Tokens of subscribers.
+    pub subscriber_tokens: Vec<SubscriberToken>,
+    /// Proxies that are believed in whom they serve.
+    pub trusted_proxies: Networks,
     /// Whom hosts' operators may write to.
     pub contact: Option<String>,
     /// What is logged, and how.
@@ -117,9 +126,11 @@ impl Password {
         (!text.is_empty()).then(|| Password(text.to_owned()))
     }
 
-    /// Its bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+    /// Whether this is it, found out in a time that tells nothing of it: by digests, which differ everywhere or nowhere,
+    /// bit by bit.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let (given, own) = (Sha256::digest(given), Sha256::digest(self.0.as_bytes()));
+        given.iter().zip(own.iter()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
 }
 
@@ -139,6 +150,17 @@ pub struct Token {
     pub name: String,
     /// The token itself.
     pub secret: Password,
+}
+
+/// A token of a subscriber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriberToken {
+    /// What its subscribers are listed under.
+    pub name: String,
+    /// The token itself.
+    pub secret: Password,
+    /// Its own seats, whoever else is there.
+    pub subscribers_max: NonZeroUsize,
 }
 
 /// A setting that can't be used, with what to do about it.
@@ -227,24 +249,30 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The tokens' file can't be read.
-    #[error("--admin-token-file {} can't be read; it holds a NAME:TOKEN on each line", path.display())]
+    /// A file of tokens can't be read.
+    #[error("{flag} {} can't be read; it holds a NAME:TOKEN on each line", path.display())]
     TokenFile {
+        /// The flag.
+        flag: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// The tokens' file holds none.
-    #[error("--admin-token-file {} holds no token; write a NAME:TOKEN on each line", path.display())]
+    /// A file of tokens holds none.
+    #[error("{flag} {} holds no token; write a NAME:TOKEN on each line", path.display())]
     NoToken {
+        /// The flag.
+        flag: &'static str,
         /// The file.
         path: PathBuf,
     },
-    /// A line of the tokens' file can't be used.
-    #[error("--admin-token-file {} line {line}: {why}", path.display())]
+    /// A line of a file of tokens can't be used.
+    #[error("{flag} {} line {line}: {why}", path.display())]
     Token {
+        /// The flag.
+        flag: &'static str,
         /// The file.
         path: PathBuf,
         /// The line's number, from 1.
@@ -252,6 +280,15 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Not a number, nor `none`.
+    #[error("--subscribers-per-address {value:?} is not a whole number from 1 to {SUBSCRIBERS_MAX}, nor none")]
+    PerAddress {
+        /// What was given.
+        value: String,
+    },
+    /// Not networks.
+    #[error("--trusted-proxies can't be used; none trusts nobody")]
+    TrustedProxies(#[from] NotANetwork),
     /// The file of limits can't be used.
     #[error("--limits can't be used; `mainstem limits example` prints a sound one")]
     Limits(#[from] limits_file::Error),
@@ -284,8 +321,11 @@ const PLC_CONCURRENCY_MAX: u64 = 4096;
 /// The most that `--workers` may be.
 const WORKERS_MAX: u64 = 1024;
 
-/// The most that `--subscribers-max` may be.
+/// The most that `--subscribers-max` may be, and a token's `max`.
 const SUBSCRIBERS_MAX: u64 = 100_000;
+
+/// The seats of a subscriber's token that says nothing else.
+const SUBSCRIBERS_PER_TOKEN: NonZeroUsize = NonZeroUsize::new(100).expect("100 is not 0");
 
 impl Config {
     /// Checks and converts the command line's settings; reads the password's file.
@@ -320,7 +360,7 @@ impl Config {
                 .map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get())))
                 .transpose()?,
             admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
-            admin_tokens: args.admin_token_file.as_deref().map(tokens).transpose()?.unwrap_or_default(),
+            admin_tokens: args.admin_token_file.as_deref().map_or_else(|| Ok(Vec::new()), admin_tokens)?,
             rules: args.limits.as_deref().map_or_else(|| Ok(Rules::default()), limits_file::read)?,
             limits_file: args.limits.clone(),
             extra_roots: args.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?,
@@ -331,6 +371,12 @@ impl Config {
                 .as_deref()
                 .map_or(Ok(workers_default), |text| count("--workers", text, WORKERS_MAX))?,
             subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
+            subscribers_per_address: per_address(&args.subscribers_per_address)?,
+            subscriber_tokens: args
+                .subscriber_token_file
+                .as_deref()
+                .map_or_else(|| Ok(Vec::new()), subscriber_tokens)?,
+            trusted_proxies: trusted_proxies(&args.trusted_proxies)?,
             contact: args.contact.clone(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
             crawl: Crawl::default(),
@@ -345,7 +391,11 @@ impl Config {
         let hosts: Vec<_> = self.hosts.iter().map(HostName::as_str).collect();
         let password = if self.admin_password.is_some() { "(set)".to_owned() } else { none() };
         let names: Vec<_> = self.admin_tokens.iter().map(|token| token.name.as_str()).collect();
-        let tokens = if names.is_empty() { none() } else { format!("(of {})", names.join(", ")) };
+        let of = |names: &[&str]| if names.is_empty() { none() } else { format!("(of {})", names.join(", ")) };
+        let tokens = of(&names);
+        let names: Vec<_> = self.subscriber_tokens.iter().map(|token| token.name.as_str()).collect();
+        let subscriber_tokens = of(&names);
+        let proxies = self.trusted_proxies.to_string();
         let rows = [
             ("bind", "bind", self.bind.to_string()),
             ("admin-bind", "admin_bind", self.admin_bind.to_string()),
@@ -384,6 +434,13 @@ impl Config {
             ("simulate", "simulate", self.simulate.to_string()),
             ("workers", "workers", self.workers.to_string()),
             ("subscribers-max", "subscribers_max", self.subscribers_max.to_string()),
+            (
+                "subscribers-per-address",
+                "subscribers_per_address",
+                self.subscribers_per_address.map_or_else(none, |max| max.to_string()),
+            ),
+            ("subscriber-token-file", "subscriber_token_file", subscriber_tokens),
+            ("trusted-proxies", "trusted_proxies", if proxies.is_empty() { none() } else { proxies }),
             ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
             ("log", "log", self.log.filter.clone()),
             ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
@@ -394,7 +451,7 @@ impl Config {
             let origin = origins.of(field);
             let implied = field == "dev" && self.simulate && origin == Origin::Default;
             let origin = if implied { "implied by simulate" } else { origin.as_str() };
-            text.push_str(&format!("{flag:<20} {value:<width$}  {origin}\n"));
+            text.push_str(&format!("{flag:<24} {value:<width$}  {origin}\n"));
         }
         text
     }
@@ -464,41 +521,93 @@ fn password(path: &Path) -> Result<Password, Error> {
 /// The least characters of a token: it is made by a machine and guessed by one.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// The tokens of a file: `NAME:TOKEN` or just `TOKEN` on each line; empty lines and those that begin with `#` are left
-/// out.
-fn tokens(path: &Path) -> Result<Vec<Token>, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::TokenFile { path: path.to_owned(), source })?;
-    let mut tokens: Vec<Token> = Vec::new();
+fn admin_tokens(path: &Path) -> Result<Vec<Token>, Error> {
+    tokens("--admin-token-file", path, |name, secret| {
+        if name == ADMIN {
+            return Err("admin is the user of the password; give the token another name");
+        }
+        Ok(Token { name, secret: secret_of(secret)? })
+    })
+}
+
+fn subscriber_tokens(path: &Path) -> Result<Vec<SubscriberToken>, Error> {
+    tokens("--subscriber-token-file", path, |name, rest| {
+        let (secret, max) = match rest.split_once(char::is_whitespace) {
+            Some((secret, max)) => (secret, Some(max.trim())),
+            None => (rest, None),
+        };
+        let bad = "behind the token stands nothing, or max= and a whole number from 1 to 100000";
+        let subscribers_max = match max {
+            None => SUBSCRIBERS_PER_TOKEN,
+            Some(max) => max
+                .strip_prefix("max=")
+                .and_then(|max| count("--subscriber-token-file", max, SUBSCRIBERS_MAX).ok())
+                .ok_or(bad)?,
+        };
+        Ok(SubscriberToken { name, secret: secret_of(secret)?, subscribers_max })
+    })
+}
+
+fn secret_of(text: &str) -> Result<Password, &'static str> {
+    if text.len() < TOKEN_CHARS_MIN || !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("a token has at least 16 characters and no spaces; make one with: openssl rand -hex 32");
+    }
+    Password::new(text).ok_or("the token is missing")
+}
+
+/// The tokens of a file: `NAME:TOKEN` or just `TOKEN` on each line, of which `read` makes one; empty lines and those that
+/// begin with `#` are left out.
+fn tokens<T>(
+    flag: &'static str,
+    path: &Path,
+    read: impl Fn(String, &str) -> Result<T, &'static str>,
+) -> Result<Vec<T>, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::TokenFile { flag, path: path.to_owned(), source })?;
+    let mut tokens = Vec::new();
+    let mut names = BTreeSet::new();
     for (line, text) in (1..).zip(text.lines()) {
-        let bad = |why| Error::Token { path: path.to_owned(), line, why };
+        let bad = |why| Error::Token { flag, path: path.to_owned(), line, why };
         let text = text.trim();
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let (name, secret) = match text.split_once(':') {
-            Some((name, secret)) => (name.trim().to_owned(), secret.trim()),
+        let (name, rest) = match text.split_once(':') {
+            Some((name, rest)) => (name.trim().to_owned(), rest.trim()),
             None => (format!("token-{line}"), text),
         };
         let is_sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
         if name.is_empty() || name.len() > 64 || !name.chars().all(is_sound) {
             return Err(bad("the name has letters, digits and - _ . @ only, at most 64"));
         }
-        if name == ADMIN {
-            return Err(bad("admin is the user of the password; give the token another name"));
-        }
-        if tokens.iter().any(|token| token.name == name) {
+        if !names.insert(name.clone()) {
             return Err(bad("the name stands there twice"));
         }
-        if secret.len() < TOKEN_CHARS_MIN || !secret.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(bad("a token has at least 16 characters and no spaces; make one with: openssl rand -hex 32"));
-        }
-        let secret = Password::new(secret).ok_or_else(|| bad("the token is missing"))?;
-        tokens.push(Token { name, secret });
+        tokens.push(read(name, rest).map_err(bad)?);
     }
     if tokens.is_empty() {
-        return Err(Error::NoToken { path: path.to_owned() });
+        return Err(Error::NoToken { flag, path: path.to_owned() });
     }
     Ok(tokens)
+}
+
+/// A number, or `none` (or 0) for no limit.
+fn per_address(value: &str) -> Result<Option<NonZeroUsize>, Error> {
+    match value {
+        "none" | "0" => Ok(None),
+        _ => match count("--subscribers-per-address", value, SUBSCRIBERS_MAX) {
+            Ok(max) => Ok(Some(max)),
+            Err(_) => Err(Error::PerAddress { value: value.to_owned() }),
+        },
+    }
+}
+
+fn trusted_proxies(value: &str) -> Result<Networks, Error> {
+    match value.trim() {
+        "none" => Ok(Networks::default()),
+        networks => {
+            Ok(networks.split(',').map(|network| network.trim().parse()).collect::<Result<_, NotANetwork>>()?)
+        }
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod descriptors;
+pub mod doors;
 pub mod fanout;
 pub mod host_view;
 pub mod huge_pages;

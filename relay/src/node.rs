@@ -22,7 +22,7 @@ use prometheus::Registry;
 use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
-    http::{BindError, Limits, Listener},
+    http::{self, BindError, Limits, Listener},
     signals::Hangups,
     tasks::{Tasks, Undrained},
 };
@@ -40,13 +40,14 @@ use crate::{
     app::{App, Inner, start_of_hosts},
     backend::{self, Backend},
     config::Config,
-    fanout::{self, Hub, Roster},
+    fanout::{self, Hub, Roster, roster},
     lanes::WatchedIntake,
     limits_file, simulated, ui, xrpc,
 };
 
-/// Connections beside subscribers.
+/// Connections of the public listener beside those that become subscribers, and of them from one address.
 const CONNECTIONS_SPARE: usize = 1_000;
+const CONNECTIONS_SPARE_PER_ADDRESS: usize = 100;
 
 /// What the crawler may take for events that are being judged; the validator then to end; the hub for the last events.
 /// Subscribers have their `close_wait`, and the stores what is left.
@@ -68,7 +69,6 @@ pub struct Node {
     public: Listener,
     private: Listener,
     administration: Option<Administration>,
-    subscribers_max: usize,
     network: Option<Network>,
 }
 
@@ -116,6 +116,8 @@ impl Node {
         };
         let registry = Registry::new();
         let metrics = admin::Metrics::register(&registry)?;
+        let public_http = http::Metrics::register(&registry, "public")?;
+        let private_http = http::Metrics::register(&registry, "private")?;
         let opened = backend::open(backend, &config, &clock, &registry).await?;
         let mut stores = opened.stores();
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
@@ -175,7 +177,15 @@ impl Node {
             hosts,
             fanout,
             subscriber: config.subscriber.clone(),
-            roster: Roster::new(config.subscribers_max.get()),
+            roster: Roster::new(roster::Limits {
+                max: config.subscribers_max.get(),
+                with_token_max: config.subscriber_tokens.iter().map(|token| token.subscribers_max.get()).sum(),
+                per_address_max: config.subscribers_per_address.map(NonZeroUsize::get),
+                unlimited: config.trusted_proxies.clone(),
+            }),
+            subscriber_tokens: config.subscriber_tokens.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            public_http: public_http.clone(),
             subscribers_stop: CancellationToken::new(),
             refusals,
             dev: config.dev,
@@ -196,10 +206,9 @@ impl Node {
             workers: config.workers,
             metrics,
             registry,
-            public,
-            private,
+            public: public.counting(public_http),
+            private: private.counting(private_http),
             administration,
-            subscribers_max: config.subscribers_max.get(),
             network,
         })
     }
@@ -227,7 +236,14 @@ impl Node {
         let hub_stop = CancellationToken::new();
         tasks.spawn_critical("hub", app.hub.clone().run(hub_stop.clone()));
 
-        let limits = Limits { connections_max: self.subscribers_max + CONNECTIONS_SPARE, ..Limits::default() };
+        // A herd that comes back has its handshakes all at once.
+        let seats = app.roster.limits();
+        let limits = Limits {
+            connections_max: app.roster.seats_max() + CONNECTIONS_SPARE,
+            per_address_max: seats.per_address_max.map(|max| max + CONNECTIONS_SPARE_PER_ADDRESS),
+            unlimited: app.trusted_proxies.clone(),
+            ..Limits::default()
+        };
         let routes = public_router(app.clone());
         tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
         let routes =

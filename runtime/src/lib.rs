@@ -10,6 +10,7 @@ pub mod chain;
 pub mod clock;
 pub mod egress;
 pub mod http;
+pub mod networks;
 pub mod rate;
 pub mod signals;
 pub mod span;

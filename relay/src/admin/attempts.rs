@@ -3,12 +3,9 @@
 //! Each address has a few failures at once and some a minute; past them its requests are not looked at, right or wrong,
 //! so that guessing gets no faster by asking more. The number of addresses remembered is bounded.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use runtime::networks::party;
 use tokio::time::Instant;
 
 /// Failures an address may have at once.
@@ -30,14 +27,14 @@ pub(super) struct Attempts {
 impl Attempts {
     /// How long an address has to wait before it is listened to.
     pub(super) fn wait(&self, now: Instant, address: IpAddr) -> Option<Duration> {
-        let debt = self.clean_at.get(&network(address))?.duration_since(now);
+        let debt = self.clean_at.get(&party(address))?.duration_since(now);
         // Room for one more failure is enough.
         debt.checked_sub(FORGIVEN_IN * (BURST - 1)).filter(|wait| !wait.is_zero())
     }
 
     /// Remembers a failure.
     pub(super) fn failed(&mut self, now: Instant, address: IpAddr) {
-        let address = network(address);
+        let address = party(address);
         if !self.clean_at.contains_key(&address) && self.clean_at.len() >= ADDRESSES_MAX {
             self.forget(now);
         }
@@ -53,14 +50,6 @@ impl Attempts {
         {
             self.clean_at.remove(&address);
         }
-    }
-}
-
-/// Who has one IPv6 address has a /64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

@@ -348,7 +348,8 @@ pub(super) fn identity(identity: &Value) -> String {
 pub(super) fn subscribers(answer: &Value) -> String {
     let mut table = Table::new(&[
         ("ID", Right),
-        ("ADDRESS", Left),
+        ("CLIENT", Left),
+        ("TOKEN", Left),
         ("CONNECTED", Right),
         ("SEQ", Right),
         ("LAG", Right),
@@ -358,13 +359,10 @@ pub(super) fn subscribers(answer: &Value) -> String {
     ]);
     let rows = items(answer, "subscribers");
     for subscriber in rows {
-        let address = match &subscriber["forwardedFor"] {
-            Value::Null => text(&subscriber["address"]),
-            told => format!("{} (for {})", text(&subscriber["address"]), text(told)),
-        };
         table.row(vec![
             number(&subscriber["id"]),
-            address,
+            text(&subscriber["client"]),
+            text(&subscriber["token"]),
             seconds(&subscriber["connectedForS"]),
             number(&subscriber["seq"]),
             number(&subscriber["lag"]),
@@ -373,10 +371,41 @@ pub(super) fn subscribers(answer: &Value) -> String {
             text(&subscriber["userAgent"]),
         ]);
     }
-    match rows {
+    let mut said = match rows {
         [] => "nobody is connected\n".to_owned(),
         _ => table.text(),
+    };
+    let most = |max: &Value| if max.is_null() { "any number".to_owned() } else { number(max) };
+    said.push_str(&format!(
+        "\n{} connected; {} may be without a token, {} from one address\n",
+        rows.len(),
+        most(&answer["max"]),
+        most(&answer["perAddressMax"])
+    ));
+    for (name, what) in [("refused", "refused since the start"), ("ended", "ended since the start")] {
+        let reasons = items(answer, name).iter();
+        let reasons: Vec<_> =
+            reasons.map(|row| format!("{} {}", text(&row["reason"]), number(&row["count"]))).collect();
+        if !reasons.is_empty() {
+            said.push_str(&format!("{what}: {}\n", reasons.join(", ")));
+        }
     }
+    said + &turned_away(items(answer, "turnedAway"))
+}
+
+fn turned_away(rows: &[Value]) -> String {
+    let mut table =
+        Table::new(&[("CLIENT", Left), ("TOKEN", Left), ("REASON", Left), ("TIMES", Right), ("LAST", Left)]);
+    for row in rows {
+        table.row(vec![
+            text(&row["client"]),
+            text(&row["token"]),
+            text(&row["reason"]),
+            number(&row["count"]),
+            time(&row["lastAtMicros"]),
+        ]);
+    }
+    if rows.is_empty() { String::new() } else { format!("\nturned away of late:\n{}", table.text()) }
 }
 
 pub(super) fn disconnected(subscriber: &Value) -> String {

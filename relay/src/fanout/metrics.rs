@@ -27,7 +27,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    const ALL: [Ended; 8] = [
+    /// All of them.
+    pub const ALL: [Ended; 8] = [
         Ended::Left,
         Ended::TooSlow,
         Ended::FutureCursor,
@@ -49,6 +50,47 @@ impl Ended {
             Ended::Disconnected => "disconnected",
             Ended::Shutdown => "shutdown",
             Ended::Failed => "failed",
+        }
+    }
+}
+
+/// Why somebody did not become a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It did not ask for a WebSocket as one does.
+    NoUpgrade,
+    /// A parameter is wrong: the cursor.
+    BadRequest,
+    /// Its token is none that we gave out.
+    WrongToken,
+    /// All seats are taken.
+    Full,
+    /// Its address has as many as one may have.
+    AddressFull,
+    /// Its token's seats are taken.
+    TokenFull,
+}
+
+impl Refused {
+    /// All of them.
+    pub const ALL: [Refused; 6] = [
+        Refused::NoUpgrade,
+        Refused::BadRequest,
+        Refused::WrongToken,
+        Refused::Full,
+        Refused::AddressFull,
+        Refused::TokenFull,
+    ];
+
+    /// The metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refused::NoUpgrade => "no_upgrade",
+            Refused::BadRequest => "bad_request",
+            Refused::WrongToken => "wrong_token",
+            Refused::Full => "full",
+            Refused::AddressFull => "address_full",
+            Refused::TokenFull => "token_full",
         }
     }
 }
@@ -79,6 +121,7 @@ pub struct Metrics {
     /// Reads behind the ring that another's read served.
     pub replay_shared: IntCounter,
     ended: IntCounterVec,
+    refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -93,6 +136,16 @@ impl Metrics {
         )?;
         for reason in Ended::ALL {
             ended.with_label_values(&[reason.as_str()]);
+        }
+        let refused = add(
+            registry,
+            IntCounterVec::new(
+                Opts::new("mainstem_fanout_refused_total", "Requests to subscribe that were refused, by reason."),
+                &["reason"],
+            )?,
+        )?;
+        for reason in Refused::ALL {
+            refused.with_label_values(&[reason.as_str()]);
         }
         Ok(Metrics {
             withheld_accounts: gauge(
@@ -139,12 +192,28 @@ impl Metrics {
                 "Reads behind the ring that were served by another subscriber's read.",
             )?,
             ended,
+            refused,
         })
     }
 
     /// Counts the end of a connection.
     pub fn ended(&self, reason: Ended) {
         self.ended.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Connections that ended for a reason.
+    pub fn ended_by(&self, reason: Ended) -> u64 {
+        self.ended.with_label_values(&[reason.as_str()]).get()
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, reason: Refused) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Requests that were refused for a reason.
+    pub fn refused_by(&self, reason: Refused) -> u64 {
+        self.refused.with_label_values(&[reason.as_str()]).get()
     }
 }
 

@@ -23,6 +23,7 @@ pub mod roster;
 pub mod shard;
 pub mod slow;
 pub mod subscriber;
+pub mod turned_away;
 pub mod withheld;
 
 pub use hub::Hub;

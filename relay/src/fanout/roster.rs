@@ -1,25 +1,61 @@
 //! Who is connected: a bounded number of seats, what each shows of its subscriber, and the way to send one away.
 //!
+//! Seats are bounded in all and by address. Who has a token is counted by it alone, and finds its seats free whoever else
+//! came: those are beside the others. Trusted proxies' own addresses are bounded in all only: behind one that does not
+//! say whom it serves there may be anybody, and on loopback there is the operator.
+//!
 //! A seat is written by its subscriber alone and read by the operator, so that the figures are plain atomics: a store
 //! for each chunk. They may be a chunk ahead of what has left the socket.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use runtime::networks::{Networks, party};
 use storage::seq::Seq;
 use tokio_util::sync::CancellationToken;
+
+use super::{
+    metrics::Refused,
+    turned_away::{Row, TurnedAway},
+};
+
+/// How many there may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Subscribers without a token.
+    pub max: usize,
+    /// Subscribers with a token, all tokens together.
+    pub with_token_max: usize,
+    /// Of those without from one address, or one /64 of IPv6; `None` for no limit.
+    pub per_address_max: Option<usize>,
+    /// Addresses that are not limited: trusted proxies.
+    pub unlimited: Networks,
+}
+
+/// A token that a subscriber has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its seats.
+    pub max: usize,
+}
 
 /// What a subscriber said of itself when it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guest {
     /// The other end of its connection; behind a reverse proxy, the proxy.
     pub address: Option<SocketAddr>,
+    /// Its address, behind the proxies that are believed.
+    pub client: Option<IpAddr>,
+    /// Its token.
+    pub pass: Option<Pass>,
     /// What a proxy says of whom it serves (`X-Forwarded-For`); anybody can write it.
     pub forwarded_for: Option<String>,
     /// Its `User-Agent`.
@@ -64,14 +100,27 @@ pub struct Roster {
 
 #[derive(Debug)]
 struct Inner {
-    max: usize,
+    limits: Limits,
     seats: Mutex<Seats>,
+    turned_away: Mutex<TurnedAway>,
+}
+
+/// Whom a seat is counted with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Count {
+    /// All without a token.
+    All,
+    /// Those of one address.
+    Address(IpAddr),
+    /// Those with one token.
+    Token(Arc<str>),
 }
 
 #[derive(Debug, Default)]
 struct Seats {
     last_id: u64,
     taken: BTreeMap<u64, Arc<Seat>>,
+    counts: HashMap<Count, usize>,
 }
 
 /// A seat that is taken; free again when dropped.
@@ -82,21 +131,65 @@ pub struct Place {
 }
 
 impl Roster {
-    /// So many seats, all free.
-    pub fn new(max: usize) -> Roster {
-        Roster { inner: Arc::new(Inner { max, seats: Mutex::default() }) }
+    /// Seats within limits, all free.
+    pub fn new(limits: Limits) -> Roster {
+        Roster { inner: Arc::new(Inner { limits, seats: Mutex::default(), turned_away: Mutex::default() }) }
     }
 
-    /// Takes one, if one is free.
-    pub fn take(&self, guest: Guest) -> Option<Place> {
+    /// Takes one, if one is free for this guest.
+    pub fn take(&self, guest: Guest) -> Result<Place, Refused> {
+        let counts = self.counts_of(&guest);
         let mut seats = self.seats();
-        if seats.taken.len() >= self.inner.max {
-            return None;
+        for (count, max, reason) in &counts {
+            if seats.counts.get(count).is_some_and(|taken| taken >= max) {
+                return Err(*reason);
+            }
+        }
+        for (count, _, _) in counts {
+            *seats.counts.entry(count).or_default() += 1;
         }
         seats.last_id += 1;
         let seat = Arc::new(Seat::new(seats.last_id, guest));
         seats.taken.insert(seat.id, Arc::clone(&seat));
-        Some(Place { seat, roster: self.clone() })
+        Ok(Place { seat, roster: self.clone() })
+    }
+
+    /// What a guest counts towards, how many of it there may be, and what one more is told. The guest's own limit comes
+    /// first: who has all it may have should hear that.
+    fn counts_of(&self, guest: &Guest) -> Vec<(Count, usize, Refused)> {
+        let Limits { max, with_token_max: _, per_address_max, unlimited } = &self.inner.limits;
+        if let Some(pass) = &guest.pass {
+            return vec![(Count::Token(Arc::clone(&pass.name)), pass.max, Refused::TokenFull)];
+        }
+        let mut counts = Vec::with_capacity(2);
+        if let (Some(client), Some(max)) = (guest.client, per_address_max)
+            && !unlimited.contain(client)
+        {
+            counts.push((Count::Address(party(client)), *max, Refused::AddressFull));
+        }
+        counts.push((Count::All, *max, Refused::Full));
+        counts
+    }
+
+    /// All that there may be.
+    pub fn seats_max(&self) -> usize {
+        self.inner.limits.max + self.inner.limits.with_token_max
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Remembers whom it turned away.
+    pub fn turned_away(&self, client: Option<IpAddr>, token: Option<&str>, reason: Refused, now_micros: u64) {
+        let mut away = self.inner.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.add(client.map(party), token, reason, now_micros);
+    }
+
+    /// Who was turned away of late, the latest first.
+    pub fn list_turned_away(&self) -> Vec<Row> {
+        self.inner.turned_away.lock().unwrap_or_else(PoisonError::into_inner).list()
     }
 
     /// All that are taken, the oldest first.
@@ -171,7 +264,17 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.roster.seats().taken.remove(&self.seat.id);
+        let counts = self.roster.counts_of(&self.seat.guest);
+        let mut seats = self.roster.seats();
+        seats.taken.remove(&self.seat.id);
+        for (count, _, _) in counts {
+            if let Some(taken) = seats.counts.get_mut(&count) {
+                *taken -= 1;
+                if *taken == 0 {
+                    seats.counts.remove(&count);
+                }
+            }
+        }
     }
 }
 
@@ -179,12 +282,20 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn roster(max: usize, per_address_max: Option<usize>) -> Roster {
+        Roster::new(Limits { max, with_token_max: 0, per_address_max, unlimited: Networks::loopback() })
+    }
+
+    fn from(client: &str) -> Guest {
+        Guest { client: Some(client.parse().unwrap()), ..Guest::default() }
+    }
+
     #[test]
     fn seats_are_bounded_and_free_again_and_their_numbers_are_not_reused() {
-        let roster = Roster::new(2);
+        let roster = roster(2, None);
         let first = roster.take(Guest::default()).unwrap();
         let second = roster.take(Guest { cursor: Some(7), ..Guest::default() }).unwrap();
-        assert!(roster.take(Guest::default()).is_none());
+        assert_eq!(roster.take(Guest::default()).unwrap_err(), Refused::Full);
         second.seat().at(Seq(9));
         second.seat().sent(2, 300);
         second.seat().sent(1, 100);
@@ -198,5 +309,51 @@ mod tests {
         drop(first);
         assert!(roster.get(1).is_none());
         assert_eq!(roster.take(Guest::default()).unwrap().seat().id, 3);
+    }
+
+    #[test]
+    fn one_address_leaves_seats_for_others() {
+        let roster = roster(5, Some(2));
+        let flood: Vec<_> = (0..100).map(|_| roster.take(from("192.0.2.1"))).collect();
+        assert_eq!(flood.iter().filter(|taken| taken.is_ok()).count(), 2);
+        assert!(flood.iter().skip(2).all(|taken| matches!(taken, Err(Refused::AddressFull))));
+        // One /64 is one party.
+        let _six: Vec<_> = (0..2).map(|n| roster.take(from(&format!("2001:db8::{n}"))).unwrap()).collect();
+        assert_eq!(roster.take(from("2001:db8::9")).unwrap_err(), Refused::AddressFull);
+        let _other = roster.take(from("192.0.2.2")).unwrap();
+        assert_eq!(roster.take(from("192.0.2.3")).unwrap_err(), Refused::Full);
+        drop(flood);
+        let _again = roster.take(from("192.0.2.1")).unwrap();
+    }
+
+    #[test]
+    fn a_trusted_proxy_that_tells_nothing_is_bounded_in_all_only() {
+        let roster = roster(3, Some(1));
+        let local: Vec<_> = (0..4).map(|_| roster.take(from("127.0.0.1"))).collect();
+        assert_eq!(local.iter().filter(|taken| taken.is_ok()).count(), 3);
+        assert!(matches!(local[3], Err(Refused::Full)));
+    }
+
+    #[test]
+    fn a_token_has_its_own_seats_and_no_more() {
+        let roster = roster(1, Some(1));
+        let with_pass = || Guest { pass: Some(Pass { name: "appview".into(), max: 2 }), ..from("192.0.2.1") };
+        let _stranger = roster.take(from("192.0.2.1")).unwrap();
+        assert_eq!(roster.take(from("192.0.2.9")).unwrap_err(), Refused::Full);
+        let first = roster.take(with_pass()).unwrap();
+        let _second = roster.take(with_pass()).unwrap();
+        assert_eq!(roster.take(with_pass()).unwrap_err(), Refused::TokenFull);
+        drop(first);
+        let _third = roster.take(with_pass()).unwrap();
+        assert_eq!(roster.list().len(), 3);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_who_has_left() {
+        let roster = roster(10, Some(2));
+        for n in 0..1_000_u32 {
+            drop(roster.take(from(&IpAddr::from(n.to_be_bytes()).to_string())).unwrap());
+        }
+        assert!(roster.seats().counts.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use super::{
     html::{Escaped, Grouped, HOST_FORM, head, tile},
     status::{HostRow, Status},
 };
-use crate::xrpc::params::encode;
+use crate::{doors::ReasonCount, xrpc::params::encode};
 
 const SCRIPT: &str = include_str!("page.js");
 
@@ -60,7 +60,13 @@ fn write_moving_part(html: &mut String, status: &Status) -> fmt::Result {
     let age = window.age_s.map(|age| format!("{}, ", Span(age))).unwrap_or_default();
     let size = ByteSize(window.bytes).display().si();
     tile(html, "events kept", Grouped(kept), format_args!("{age}{size}, {seqs}"))?;
-    tile(html, "subscribers", status.subscribers, "")?;
+    let away: u64 = status.turned_away.iter().map(|row| row.count).sum();
+    tile(
+        html,
+        "subscribers",
+        status.subscribers,
+        format_args!("of {}; {} turned away", Grouped(status.subscribers_max as u64), Grouped(away)),
+    )?;
     let connected = format_args!("{} connected", status.hosts_connected);
     tile(html, "hosts", Grouped(status.hosts_count as u64), connected)?;
     tile(html, "accounts", Grouped(status.repos), "")?;
@@ -95,13 +101,24 @@ fn write_moving_part(html: &mut String, status: &Status) -> fmt::Result {
         write!(html, "<p><a href=\"/?after={}\">more hosts</a></p>", Escaped(next))?;
     }
 
-    if !status.refused.is_empty() {
-        html.push_str("<h2>Refused, by reason</h2><div class=\"scroll\"><table><tbody>");
-        for refused in &status.refused {
-            write!(html, "<tr><td>{}</td><td class=\"n\">{}</td></tr>", refused.reason, Grouped(refused.count))?;
-        }
-        html.push_str("</tbody></table></div>");
+    reasons(html, "Refused, by reason", status.refused.iter().map(|row| (row.reason, row.count)))?;
+    fn counts(rows: &[ReasonCount]) -> impl Iterator<Item = (&str, u64)> {
+        rows.iter().map(|row| (&*row.reason, row.count))
     }
+    reasons(html, "Turned away at the doors", counts(&status.turned_away))?;
+    reasons(html, "Subscribers that left, by reason", counts(&status.subscribers_ended))
+}
+
+fn reasons<'a>(html: &mut String, title: &str, rows: impl IntoIterator<Item = (&'a str, u64)>) -> fmt::Result {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    write!(html, "<h2>{title}</h2><div class=\"scroll\"><table><tbody>")?;
+    for (reason, count) in rows {
+        write!(html, "<tr><td>{reason}</td><td class=\"n\">{}</td></tr>", Grouped(count))?;
+    }
+    html.push_str("</tbody></table></div>");
     Ok(())
 }
 
@@ -140,6 +157,9 @@ mod tests {
             uptime_s: 61,
             events_per_second: 12.4,
             subscribers: 2,
+            subscribers_max: 1000,
+            turned_away: vec![],
+            subscribers_ended: vec![],
             limits_file: None,
             window: WindowView { first: 1, last: 1234567, bytes: 5 << 20, age_s: Some(100_000), full: false },
             intake_bytes: 0,

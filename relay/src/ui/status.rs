@@ -9,6 +9,7 @@ use validator::identity::Progress;
 use crate::{
     admin::readiness::{self, Problem},
     app::{App, VERSION},
+    doors::{Doors, ReasonCount},
     limits_file,
 };
 
@@ -29,6 +30,12 @@ pub(super) struct Status {
     pub events_per_second: f64,
     /// Subscribers connected.
     pub subscribers: i64,
+    /// How many there may be, tokens' seats among them.
+    pub subscribers_max: usize,
+    /// Who was turned away at the doors, by reason, since the process began; zeros left out.
+    pub turned_away: Vec<ReasonCount>,
+    /// How subscribers' connections ended, by reason.
+    pub subscribers_ended: Vec<ReasonCount>,
     /// What can be read.
     pub window: WindowView,
     /// Bytes that wait to be judged.
@@ -152,6 +159,7 @@ impl Status {
                 last_end: last_end.map(|last| last.detail.clone()),
             });
         }
+        let doors = Doors::look(app);
         let refused = app.refusals.totals().filter(|(_, count)| *count > 0);
         Ok(Status {
             version: VERSION,
@@ -159,6 +167,9 @@ impl Status {
             uptime_s: app.started.elapsed().as_secs(),
             events_per_second: app.hub.events_per_second(),
             subscribers: app.fanout.subscribers.get(),
+            subscribers_max: app.roster.seats_max(),
+            turned_away: doors.refused,
+            subscribers_ended: doors.ended,
             window: WindowView {
                 first: window.first.0,
                 last: window.last.0,

@@ -73,6 +73,23 @@ pub enum Error {
     /// There is no place for another subscriber.
     #[error("no place for another subscriber; try again later")]
     Full,
+    /// The caller's address has as many subscribers as it may have.
+    #[error(
+        "your address has {max} subscribers here, as many as one may have; close one, or ask the operator for a token"
+    )]
+    AddressFull {
+        /// How many.
+        max: usize,
+    },
+    /// The caller's token has as many subscribers as it may have.
+    #[error("your token has {max} subscribers here, as many as it may have; close one first")]
+    TokenFull {
+        /// How many.
+        max: usize,
+    },
+    /// The caller's token is not known.
+    #[error("the token is not known here; use the one the operator gave you, or none")]
+    WrongToken,
     /// A fault of ours.
     #[error("internal error")]
     Internal,
@@ -99,7 +116,11 @@ impl Error {
             Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Error::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Error::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Error::RateLimitExceeded { .. } | Error::QuotaSpent { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::RateLimitExceeded { .. }
+            | Error::QuotaSpent { .. }
+            | Error::AddressFull { .. }
+            | Error::TokenFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::WrongToken => StatusCode::UNAUTHORIZED,
             Error::CrawlRequestsOff => StatusCode::FORBIDDEN,
             Error::TooManyHosts | Error::Full => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -119,7 +140,11 @@ impl Error {
             Error::MethodNotImplemented => "MethodNotImplemented",
             Error::NotFound => "NotFound",
             Error::Timeout => "RequestTimeout",
-            Error::RateLimitExceeded { .. } | Error::QuotaSpent { .. } => "RateLimitExceeded",
+            Error::RateLimitExceeded { .. }
+            | Error::QuotaSpent { .. }
+            | Error::AddressFull { .. }
+            | Error::TokenFull { .. } => "RateLimitExceeded",
+            Error::WrongToken => "AuthenticationRequired",
             Error::CrawlRequestsOff => "CrawlRequestsNotAccepted",
             Error::TooManyHosts | Error::Full => "NotEnoughResources",
             Error::Internal => "InternalServerError",
@@ -166,7 +191,10 @@ impl IntoResponse for Error {
             Error::RateLimitExceeded { retry_after_s } | Error::QuotaSpent { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, http::HeaderValue::from(retry_after_s));
             }
-            Error::Full => {
+            Error::WrongToken => {
+                headers.insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+            }
+            Error::Full | Error::AddressFull { .. } | Error::TokenFull { .. } => {
                 headers.insert(header::RETRY_AFTER, http::HeaderValue::from(30));
             }
             Error::InvalidRequest(_)

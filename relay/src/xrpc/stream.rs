@@ -1,10 +1,13 @@
 //! `com.atproto.sync.subscribeRepos`: from the request to a subscriber with its own socket.
 
+use std::net::IpAddr;
+
 use axum::{
     body::Body,
     extract::{Request, State},
     response::Response,
 };
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use runtime::{
@@ -12,14 +15,16 @@ use runtime::{
     ws::{self, Upgrade},
 };
 use tokio::net::TcpStream;
-use tracing::{debug, info_span};
+use tracing::{debug, info_span, warn};
 
 use super::{error::Error, params::Params};
 use crate::{
     app::App,
+    config::SubscriberToken,
     fanout::{
         cursor::{self, Start},
-        roster::{Guest, Place},
+        metrics::{Ended, Refused},
+        roster::{Guest, Pass, Place},
         subscriber::Subscriber,
     },
 };
@@ -27,32 +32,24 @@ use crate::{
 /// The most that is kept of a header that subscribers write.
 const SHOWN_CHARS_MAX: usize = 256;
 
+/// The header in which proxies say whom they serve.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
 /// Judges the request, answers 101, and hands the socket to a [`Subscriber`].
 pub(super) async fn subscribe_repos(
     State(app): State<App>,
     params: Params,
     request: Request,
 ) -> Result<Response, Error> {
-    let answer = match ws::accept(request.method(), request.headers()) {
-        Upgrade::Accept(answer) => answer,
-        Upgrade::WrongMethod => return Err(Error::MethodNotAllowed { allow: "GET" }),
-        Upgrade::Required => return Err(Error::UpgradeRequired),
-        Upgrade::BadKey => return Err(Error::invalid("Sec-WebSocket-Key is missing or not 16 bytes in base64")),
-    };
-    let cursor = cursor::parse(params.get("cursor")).map_err(|error| Error::invalid(error.to_string()))?;
-    let peer = request.extensions().get::<Peer>();
-    let guest = Guest {
-        address: peer.map(|peer| peer.addr),
-        forwarded_for: shown(request.headers(), "x-forwarded-for"),
-        user_agent: shown(request.headers(), header::USER_AGENT.as_str()),
-        cursor,
-        since_micros: app.clock.now_micros(),
-    };
-    let place = app.roster.take(guest).ok_or(Error::Full)?;
-    let start = cursor::start(cursor, &app.hub.window());
-
-    let span = match peer {
-        Some(peer) => info_span!("subscriber", peer = %peer.addr),
+    let client = client(&app, &request);
+    let Admitted { place, start, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
+        let TurnedAway { reason, token, error } = turned_away;
+        app.fanout.refused(reason);
+        app.roster.turned_away(client, token.as_deref(), reason, app.clock.now_micros());
+        error
+    })?;
+    let span = match client {
+        Some(client) => info_span!("subscriber", %client),
         None => info_span!("subscriber"),
     };
     let tasks = app.tasks.clone();
@@ -64,6 +61,102 @@ pub(super) async fn subscribe_repos(
     Ok(response)
 }
 
+/// Somebody who becomes a subscriber.
+struct Admitted {
+    place: Place,
+    start: Start,
+    /// The headers of the answer.
+    answer: HeaderMap,
+}
+
+/// Somebody who does not.
+struct TurnedAway {
+    reason: Refused,
+    /// The name of the token that was shown.
+    token: Option<String>,
+    error: Error,
+}
+
+impl TurnedAway {
+    fn of(reason: Refused, error: Error) -> TurnedAway {
+        TurnedAway { reason, token: None, error }
+    }
+}
+
+/// Its address, behind the proxies that are believed.
+fn client(app: &App, request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<Peer>()?;
+    let lines = request.headers().get_all(FORWARDED_FOR).iter();
+    // What is not text can't be read, and so ends the search; nor is it left out.
+    let lines: Vec<_> = lines.map(|line| line.to_str().unwrap_or("?")).collect();
+    Some(app.trusted_proxies.client(peer.addr.ip(), lines.into_iter()))
+}
+
+fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) -> Result<Admitted, TurnedAway> {
+    let no_upgrade = |error| TurnedAway::of(Refused::NoUpgrade, error);
+    let answer = match ws::accept(request.method(), request.headers()) {
+        Upgrade::Accept(answer) => answer,
+        Upgrade::WrongMethod => return Err(no_upgrade(Error::MethodNotAllowed { allow: "GET" })),
+        Upgrade::Required => return Err(no_upgrade(Error::UpgradeRequired)),
+        Upgrade::BadKey => {
+            return Err(no_upgrade(Error::invalid("Sec-WebSocket-Key is missing or not 16 bytes in base64")));
+        }
+    };
+    let cursor = cursor::parse(params.get("cursor"))
+        .map_err(|error| TurnedAway::of(Refused::BadRequest, Error::invalid(error.to_string())))?;
+    let pass = pass(&app.subscriber_tokens, request.headers())
+        .map_err(|WrongToken| TurnedAway::of(Refused::WrongToken, Error::WrongToken))?;
+    let guest = Guest {
+        address: request.extensions().get::<Peer>().map(|peer| peer.addr),
+        client,
+        pass: pass.clone(),
+        forwarded_for: shown(request.headers(), FORWARDED_FOR),
+        user_agent: shown(request.headers(), header::USER_AGENT.as_str()),
+        cursor,
+        since_micros: app.clock.now_micros(),
+    };
+    let place = app.roster.take(guest).map_err(|reason| TurnedAway {
+        reason,
+        error: no_place(reason, app.roster.limits().per_address_max, pass.as_ref()),
+        token: pass.map(|pass| pass.name.to_string()),
+    })?;
+    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), answer })
+}
+
+/// What is said where there is no seat.
+fn no_place(reason: Refused, per_address_max: Option<usize>, pass: Option<&Pass>) -> Error {
+    match (reason, per_address_max, pass) {
+        (Refused::AddressFull, Some(max), _) => Error::AddressFull { max },
+        (Refused::TokenFull, _, Some(pass)) => Error::TokenFull { max: pass.max },
+        (_, _, _) => Error::Full,
+    }
+}
+
+/// A token was shown, and it is none of ours.
+#[derive(Debug)]
+struct WrongToken;
+
+/// The token that a request shows. Without tokens of our own we ask for none, and what is shown counts for nothing.
+fn pass(tokens: &[SubscriberToken], headers: &HeaderMap) -> Result<Option<Pass>, WrongToken> {
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let (scheme, given) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(WrongToken)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(WrongToken);
+    }
+    // All are compared, whichever is found.
+    let found = tokens.iter().fold(
+        None,
+        |found, token| {
+            if token.secret.is(given.trim().as_bytes()) { Some(token) } else { found }
+        },
+    );
+    let SubscriberToken { name, subscribers_max, .. } = found.ok_or(WrongToken)?;
+    Ok(Some(Pass { name: name.as_str().into(), max: subscribers_max.get() }))
+}
+
 /// A header's value as it may be shown: cut to a length, without control characters.
 fn shown(headers: &HeaderMap, name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(headers.get(name)?.as_bytes());
@@ -71,23 +164,68 @@ fn shown(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 async fn serve(app: App, place: Place, start: Start, request: Request) {
-    // The connection counts against the listener's limit for as long as the socket lives.
-    let _peer = request.extensions().get::<Peer>().cloned();
-    let upgraded = match hyper::upgrade::on(request).await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return debug!(%error, "the upgrade broke off"),
+    let ended = match socket(request).await {
+        Some((socket, read)) => {
+            app.fanout.subscribers.inc();
+            debug!(?start, "subscribed");
+            let (hub, config, metrics) = (app.hub.clone(), app.subscriber.clone(), app.fanout.clone());
+            let subscriber = Subscriber::new(hub, config, metrics, place.seat(), socket, start);
+            let ended = subscriber.run(read, app.subscribers_stop.clone()).await;
+            app.fanout.subscribers.dec();
+            ended
+        }
+        None => Ended::Left,
     };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        return debug!("the upgraded connection is not a TCP socket");
-    };
-    app.fanout.subscribers.inc();
-    debug!(?start, "subscribed");
-    let socket = parts.io.into_inner();
-    let seat = place.seat();
-    let subscriber = Subscriber::new(app.hub.clone(), app.subscriber.clone(), app.fanout.clone(), seat, socket, start);
-    let ended = subscriber.run(parts.read_buf, app.subscribers_stop.clone()).await;
     debug!(reason = ended.as_str(), "unsubscribed");
     app.fanout.ended(ended);
-    app.fanout.subscribers.dec();
     drop(place);
+}
+
+/// The socket behind a request that was upgraded, and what it sent right behind it. With the request goes its [`Peer`]:
+/// from here on the seat counts, and the listener has room for others.
+async fn socket(request: Request) -> Option<(TcpStream, Bytes)> {
+    let upgraded = match hyper::upgrade::on(request).await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            debug!(%error, "the upgrade broke off");
+            return None;
+        }
+    };
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
+        Err(_) => {
+            warn!("the upgraded connection is not a TCP socket");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::Password;
+
+    #[test]
+    fn a_token_is_asked_of_nobody_and_a_wrong_one_is_not_let_pass() {
+        let tokens =
+            [("appview", "0123456789abcdef", 3), ("search", "fedcba9876543210", 1)].map(|(name, secret, max)| {
+                let secret = Password::new(secret).unwrap();
+                SubscriberToken { name: name.to_owned(), secret, subscribers_max: NonZeroUsize::new(max).unwrap() }
+            });
+        let headers =
+            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+        let found =
+            |value| pass(&tokens, &headers(value)).map(|pass| pass.map(|pass| (pass.name.to_string(), pass.max)));
+        assert_eq!(found("Bearer 0123456789abcdef").unwrap(), Some(("appview".to_owned(), 3)));
+        assert_eq!(found("bearer  fedcba9876543210 ").unwrap(), Some(("search".to_owned(), 1)));
+        for wrong in ["Bearer 0123456789abcdeF", "Bearer ", "Bearer", "Basic 0123456789abcdef", "0123456789abcdef"] {
+            assert!(found(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(pass(&tokens, &HeaderMap::new()).unwrap(), None);
+        assert_eq!(pass(&[], &headers("Bearer anything")).unwrap(), None);
+    }
 }

@@ -315,11 +315,22 @@ async fn every_operation_does_what_it_says() {
         (&seen["id"], &seen["cursor"], &seen["seq"], &seen["lag"]),
         (&json!(1), &json!(0), &json!(3), &json!(0))
     );
+    assert_eq!((&seen["client"], &seen["token"]), (&json!("127.0.0.1"), &json!(null)));
     assert!(seen["address"].as_str().unwrap().starts_with("127.0.0.1:") && seen["bytesSent"].as_u64().unwrap() > 600);
     assert_eq!(administered.ok("DELETE", "/subscribers/1", "").await["id"], 1);
     assert_eq!(subscriber.next().await, Got::Closed(Some(1008)));
     relay.wait_for_metric("mainstem_fanout_subscribers", 0.0).await;
-    assert_eq!(administered.ok("GET", "/subscribers", "").await["subscribers"], json!([]));
+    // Who is not a subscriber, and who no longer is.
+    get(relay.public, "/xrpc/com.atproto.sync.subscribeRepos").await.expect_error(426, "InvalidRequest");
+    let page = administered.ok("GET", "/subscribers", "").await;
+    assert_eq!((&page["subscribers"], &page["max"], &page["perAddressMax"]), (&json!([]), &json!(1000), &json!(100)));
+    assert_eq!(page["refused"], json!([{ "reason": "no_upgrade", "count": 1 }]));
+    assert_eq!(page["ended"], json!([{ "reason": "disconnected", "count": 1 }]));
+    let away = &page["turnedAway"][0];
+    assert_eq!(
+        (&away["client"], &away["reason"], &away["count"]),
+        (&json!("127.0.0.1"), &json!("no_upgrade"), &json!(1))
+    );
     administered.ask("DELETE", "/subscribers/1", "").await.expect_error(404, "SubscriberNotFound");
 
     // Takedowns, which are events of our own.
