@@ -38,8 +38,7 @@ pub struct Config {
     /// rates, or a fraction of one at the most that a machine can do. Who is later shares reads of the log, most of
     /// which is in the system's cache.
     pub ring_bytes: usize,
-    /// The most that is read from the log, and put into one chunk, at a time. A subscriber that stands still holds on
-    /// to one, so that their number times this is what all of them may cost beside the ring.
+    /// The most that is read from the log, and put into one chunk, at a time.
     pub chunk_bytes: usize,
     /// Sizes of the reads behind the ring.
     pub replay: replay::Config,

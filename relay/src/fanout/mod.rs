@@ -22,6 +22,7 @@ pub mod ring;
 pub mod roster;
 pub mod shard;
 pub mod slow;
+mod socket;
 pub mod subscriber;
 pub mod turned_away;
 pub mod withheld;

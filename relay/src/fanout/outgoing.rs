@@ -69,6 +69,11 @@ impl Outgoing {
         self.pieces.is_empty()
     }
 
+    /// Whether events wait of which nothing has left, or the rest of one that keeps its chunk.
+    pub fn holds_events(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Events(_)))
+    }
+
     /// Whether a frame of our own waits.
     pub fn holds_own(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Own { .. }))
@@ -88,7 +93,8 @@ impl Outgoing {
         self.pieces.push_back(Piece::Own { bytes: frame.into(), at: 0 });
     }
 
-    /// Queues a whole frame of our own (a pong, a ping) as soon as the frame under way has left.
+    /// Queues a whole frame of our own (a pong, a ping) as soon as the frame under way has left, and those of our own
+    /// that wait for the same.
     pub fn push_soon(&mut self, frame: impl Into<Bytes>) {
         let own = Piece::Own { bytes: frame.into(), at: 0 };
         let under_way = self.pieces.front().is_some_and(Piece::is_under_way);
@@ -98,7 +104,9 @@ impl Outgoing {
         {
             self.pieces.insert(1, Piece::Events(rest));
         }
-        self.pieces.insert(usize::from(under_way), own);
+        let behind = usize::from(under_way);
+        let waiting = self.pieces.range(behind..).take_while(|piece| matches!(piece, Piece::Own { .. })).count();
+        self.pieces.insert(behind + waiting, own);
     }
 
     /// Forgets everything after the frame that is under way.
@@ -349,6 +357,24 @@ mod tests {
             assert_eq!(place, already.next_multiple_of(6), "after {already} bytes");
             bytes.drain(place..place + 4);
             assert_eq!(bytes, whole);
+        }
+    }
+
+    #[test]
+    fn pongs_keep_their_order() {
+        let chunk = chunk(0, &[4, 4, 4]);
+        for already in 0..18 {
+            let mut outgoing = Outgoing::new(None);
+            outgoing.push_chunk(chunk.clone(), Seq(0));
+            outgoing.advance(already);
+            outgoing.push_soon(Bytes::from_static(b"PON1"));
+            outgoing.push_soon(Bytes::from_static(b"PON2"));
+            let mut bytes = drain(&mut outgoing, 3).0;
+            outgoing.push_soon(Bytes::from_static(b"PON3"));
+            bytes.extend(drain(&mut outgoing, 3).0);
+            let under_way = already.next_multiple_of(6) - already;
+            assert_eq!(bytes[under_way..][..8], *b"PON1PON2", "after {already} bytes");
+            assert!(bytes.ends_with(b"PON3"));
         }
     }
 

@@ -1,14 +1,17 @@
 //! One subscriber: a position in the firehose and a socket.
 //!
 //! It pulls what follows its position, from memory or from the log, and writes it as fast as its socket takes it. It
-//! has no queue: what is in flight is a few shared chunks. After the handshake this loop alone owns the socket, so that
-//! a pong or a close stands between whole frames even where the last write ended within one.
+//! has no queue: it holds shared chunks only while the socket takes bytes. Once that is full it lets go of them, keeps a
+//! copy of the rest of the frame that is under way, and pulls anew when there is room. After the handshake this loop
+//! alone owns the socket, so that a pong or a close stands between whole frames even where the last write ended within
+//! one.
 
 use std::{
-    future::{Future, pending, ready},
+    future::{Future, pending, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,12 +20,11 @@ use bytes::Bytes;
 use runtime::ws::{self, CloseCode, Decoder, Event, Role};
 use storage::{log::ReadError, seq::Seq};
 use tokio::{
-    io::Interest,
     net::TcpStream,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::{debug, warn};
 
 use super::{
@@ -35,6 +37,7 @@ use super::{
     ring::Found,
     roster::Seat,
     slow::Progress,
+    socket::{self, Taken},
 };
 
 /// How subscribers are treated.
@@ -50,6 +53,10 @@ pub struct Config {
     pub close_wait: Duration,
     /// What is taken from memory at a time.
     pub batch_bytes: usize,
+    /// What is written to one that is never full before others have their turn.
+    pub burst_bytes: usize,
+    /// The most the kernel keeps for one that has not been sent yet.
+    pub unsent_bytes_max: u32,
     /// The largest message that is read from a subscriber; its content is ignored.
     pub message_bytes_max: usize,
 }
@@ -62,6 +69,8 @@ impl Default for Config {
             silence_max: Duration::from_secs(90),
             close_wait: Duration::from_secs(2),
             batch_bytes: 256 << 10,
+            burst_bytes: 1 << 20,
+            unsent_bytes_max: 128 << 10,
             message_bytes_max: 64 << 10,
         }
     }
@@ -92,8 +101,12 @@ pub struct Subscriber {
     /// When the other end was last heard of.
     heard: Instant,
     pinged: Instant,
-    /// The last write found no room: when there is room again, the other end has read something.
-    blocked: bool,
+    /// What it may write before others have their turn.
+    burst_left: usize,
+    /// There is no room in the socket.
+    full: bool,
+    /// The last write found too little room: when there is room again, the other end has read something.
+    was_full: bool,
     closing: Option<Closing>,
 }
 
@@ -113,14 +126,61 @@ enum Filled {
     Behind,
 }
 
+/// Where it stands when it has written what it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pumped {
+    /// It has all there is.
+    AtEnd,
+    /// Its socket is full.
+    Full,
+    /// It has had enough for others to come first, and may have more at once.
+    Burst,
+    /// What comes next is being read, or nothing more will come.
+    Waits,
+}
+
 /// What ended the wait.
 enum Woken {
-    Socket(io::Result<tokio::io::Ready>),
+    Readable(io::Result<()>),
+    Writable(io::Result<()>),
     Read(Result<Option<Piece>, ReadError>),
     More,
     Time,
     Disconnect,
     Stop,
+}
+
+/// What may come to a subscriber at any time. Made once, because to ask for these anew at each wait costs more than the
+/// wait.
+struct Calls<'a, 'b> {
+    disconnect: Pin<&'a mut WaitForCancellationFuture<'b>>,
+    stop: Pin<&'a mut WaitForCancellationFuture<'b>>,
+    /// Rings at the alarm or before: it is moved only when it must ring earlier.
+    timer: Pin<&'a mut Sleep>,
+}
+
+impl Calls<'_, '_> {
+    /// `alarm` is when the clock must be looked at; while the subscriber is being sent away nobody calls.
+    fn poll(&mut self, context: &mut Context<'_>, alarm: Instant, closing: bool) -> Poll<Woken> {
+        if !closing {
+            if self.disconnect.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Woken::Disconnect);
+            }
+            if self.stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Woken::Stop);
+            }
+        }
+        if alarm < self.timer.deadline() {
+            self.timer.as_mut().reset(alarm);
+        }
+        while self.timer.as_mut().poll(context).is_ready() {
+            if alarm <= Instant::now() {
+                return Poll::Ready(Woken::Time);
+            }
+            self.timer.as_mut().reset(alarm);
+        }
+        Poll::Pending
+    }
 }
 
 impl Subscriber {
@@ -144,7 +204,9 @@ impl Subscriber {
             began: None,
             heard: now,
             pinged: now,
-            blocked: false,
+            burst_left: config.burst_bytes,
+            full: false,
+            was_full: false,
             closing: None,
             hub,
             config,
@@ -170,47 +232,48 @@ impl Subscriber {
     /// Serves it until one end has enough, or `stop`. Gives why it ended. `read` is what the socket sent right behind
     /// its request.
     pub async fn run(mut self, read: Bytes, stop: CancellationToken) -> Ended {
+        socket::bound_unsent(&self.socket, self.config.unsent_bytes_max);
         if let Some(ended) = self.take_input(&read) {
             return ended;
         }
+        // It may be a part of a larger buffer.
+        drop(read);
+        let seat = Arc::clone(&self.seat);
         let mut tail = self.hub.tail();
         let mut reading: Option<Reading> = None;
-        loop {
+        let (disconnect, stop) = (pin!(seat.leave().cancelled()), pin!(stop.cancelled()));
+        let timer = pin!(sleep_until(self.alarm()));
+        let mut calls = Calls { disconnect, stop, timer };
+        let ended = loop {
             tail.borrow_and_update();
-            let mut at_end = false;
-            if self.closing.is_none() && self.outgoing.is_empty() && reading.is_none() {
-                match self.fill() {
-                    Filled::Queued => {}
-                    Filled::AtEnd => at_end = true,
-                    Filled::Behind => {
-                        let (hub, position) = (self.hub.clone(), self.position);
-                        reading = Some(Box::pin(async move { hub.read_behind(position).await }));
-                        self.metrics.replaying.inc();
-                    }
+            let pumped = match self.pump(&mut reading) {
+                Ok(pumped) => pumped,
+                Err(error) => {
+                    debug!(%error, "failed to write to a subscriber");
+                    break Ended::Left;
                 }
+            };
+            if matches!(self.closing, Some(Closing { reason: Ended::Left, .. })) && self.outgoing.is_empty() {
+                break Ended::Left;
             }
-            if let Err(error) = self.write() {
-                debug!(%error, "failed to write to a subscriber");
-                self.forget(&mut reading);
-                return self.closing.map_or(Ended::Left, |closing| closing.reason);
-            }
-            self.turn = None;
-            if let Some(Closing { reason: reason @ Ended::Left, .. }) = self.closing
-                && self.outgoing.is_empty()
-            {
-                return reason;
-            }
-            let woken = self.wait(&mut reading, at_end.then_some(&mut tail), &stop).await;
-            let ended = match woken {
-                Woken::Socket(Ok(ready)) if ready.is_readable() || ready.is_read_closed() => self.read(),
-                Woken::Socket(Ok(_)) => None,
-                Woken::Socket(Err(_)) => Some(Ended::Left),
+            let ended = match self.wait(pumped, &mut reading, &mut tail, &mut calls).await {
+                Woken::Readable(Ok(())) => self.read(),
+                Woken::Writable(Ok(())) => {
+                    self.full = false;
+                    None
+                }
+                Woken::Readable(Err(_)) | Woken::Writable(Err(_)) => Some(Ended::Left),
                 Woken::Read(result) => {
                     self.forget(&mut reading);
                     self.take_read(result);
                     None
                 }
-                Woken::More => None,
+                Woken::More => {
+                    if pumped == Pumped::Burst {
+                        tokio::task::yield_now().await;
+                    }
+                    None
+                }
                 Woken::Time => self.look_at_the_clock(),
                 Woken::Disconnect => {
                     self.close(Ended::Disconnected, CloseCode::POLICY, "disconnected by the operator");
@@ -218,18 +281,17 @@ impl Subscriber {
                 }
                 Woken::Stop => {
                     // Who keeps up gets all there is; the others go on from their cursor elsewhere.
-                    let _broken = self.send_what_fits();
+                    while matches!(self.pump(&mut reading), Ok(Pumped::Burst)) {}
                     self.close(Ended::Shutdown, CloseCode::GOING_AWAY, "the relay is shutting down");
                     None
                 }
             };
             if let Some(ended) = ended {
-                self.forget(&mut reading);
-                return self.closing.map_or(ended, |closing| closing.reason);
+                break ended;
             }
-            // A subscriber that never has to wait must not keep its thread from the others.
-            tokio::task::coop::consume_budget().await;
-        }
+        };
+        self.forget(&mut reading);
+        self.closing.map_or(ended, |closing| closing.reason)
     }
 
     // === where it stands ===
@@ -256,20 +318,6 @@ impl Subscriber {
             }
             Found::End => Filled::AtEnd,
             Found::Behind => Filled::Behind,
-        }
-    }
-
-    /// Writes what memory holds for it, as far as the socket takes it at once.
-    fn send_what_fits(&mut self) -> io::Result<()> {
-        loop {
-            self.write()?;
-            if !self.outgoing.is_empty() {
-                return Ok(());
-            }
-            match self.fill() {
-                Filled::Queued => {}
-                Filled::AtEnd | Filled::Behind => return Ok(()),
-            }
         }
     }
 
@@ -332,36 +380,78 @@ impl Subscriber {
 
     // === the socket ===
 
-    /// Writes until all is written or the socket is full.
-    fn write(&mut self) -> io::Result<()> {
+    /// Pulls and writes until there is nothing more, the socket is full, or others should have their turn.
+    fn pump(&mut self, reading: &mut Option<Reading>) -> io::Result<Pumped> {
         loop {
             self.take_back_what_is_withheld();
-            if self.outgoing.is_empty() {
-                return Ok(());
+            if self.full {
+                self.park();
+                self.turn = None;
+                self.burst_left = self.config.burst_bytes;
+                return Ok(Pumped::Full);
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.outgoing.slices(&mut slices);
-            let now = Instant::now();
-            match self.socket.try_write_vectored(&slices[..filled]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    let sent = self.outgoing.advance(written);
-                    self.metrics.bytes_sent.inc_by(sent.bytes);
-                    self.metrics.events_sent.inc_by(sent.events);
-                    self.seat.sent(sent.events, sent.bytes);
-                    self.progress.moved(now, !self.outgoing.is_empty());
-                    if std::mem::take(&mut self.blocked) {
-                        self.heard = now;
+            if self.burst_left == 0 {
+                self.burst_left = self.config.burst_bytes;
+                return Ok(Pumped::Burst);
+            }
+            let pulls = self.closing.is_none() && reading.is_none() && !self.outgoing.holds_events();
+            if pulls {
+                match self.fill() {
+                    // Perhaps nothing of it is for this one.
+                    Filled::Queued if self.outgoing.is_empty() => continue,
+                    Filled::Queued => {}
+                    Filled::AtEnd if self.outgoing.is_empty() => {
+                        self.burst_left = self.config.burst_bytes;
+                        return Ok(Pumped::AtEnd);
+                    }
+                    Filled::AtEnd => {}
+                    Filled::Behind => {
+                        let (hub, position) = (self.hub.clone(), self.position);
+                        *reading = Some(Box::pin(async move { hub.read_behind(position).await }));
+                        self.metrics.replaying.inc();
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    self.progress.waits(now);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+            }
+            if self.outgoing.is_empty() {
+                return Ok(Pumped::Waits);
+            }
+            self.write()?;
+            if !self.outgoing.holds_events() {
+                self.turn = None;
             }
         }
+    }
+
+    /// Keeps no chunk alive while there is no room.
+    fn park(&mut self) {
+        if let Some(position) = self.outgoing.park() {
+            self.position = position;
+            self.seat.at(position);
+        }
+    }
+
+    /// Writes what is queued, once.
+    fn write(&mut self) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = self.outgoing.slices(&mut slices);
+        let Taken { bytes, full } = socket::send(&self.socket, &slices[..filled])?;
+        let now = Instant::now();
+        if bytes > 0 {
+            let sent = self.outgoing.advance(bytes);
+            self.metrics.bytes_sent.inc_by(sent.bytes);
+            self.metrics.events_sent.inc_by(sent.events);
+            self.seat.sent(sent.events, sent.bytes);
+            self.progress.moved(now, full);
+            if std::mem::replace(&mut self.was_full, full) {
+                self.heard = now;
+            }
+        } else {
+            self.was_full = true;
+            self.progress.waits(now);
+        }
+        self.full = full;
+        self.burst_left = self.burst_left.saturating_sub(bytes);
+        Ok(())
     }
 
     /// What has not left is looked for again where something is served no longer, or again.
@@ -419,41 +509,51 @@ impl Subscriber {
         }
     }
 
-    /// Waits for something to do. `tail` is given where nothing newer was there.
+    /// Waits for something to do.
     async fn wait(
         &self,
+        pumped: Pumped,
         reading: &mut Option<Reading>,
-        tail: Option<&mut watch::Receiver<Seq>>,
-        stop: &CancellationToken,
+        tail: &mut watch::Receiver<Seq>,
+        calls: &mut Calls<'_, '_>,
     ) -> Woken {
         // While an answer of ours waits for room, nothing more is read: who sends pings without reading pongs fills its
         // own buffers, not ours.
-        let interest = match (self.outgoing.holds_own(), self.outgoing.is_empty()) {
-            (true, _) => Interest::WRITABLE,
-            (false, false) => Interest::READABLE | Interest::WRITABLE,
-            (false, true) => Interest::READABLE,
-        };
-        // All has left and there may be more at once. Not looked for before the other branches had their chance, or who
-        // never has to wait could not be talked to.
-        let more = self.closing.is_none() && self.outgoing.is_empty() && reading.is_none() && tail.is_none();
-        let newer = async {
-            match tail {
-                Some(tail) => tail.changed().await,
-                None => pending().await,
+        let reads = !self.outgoing.holds_own();
+        let (alarm, closing) = (self.alarm(), self.closing.is_some());
+        let mut newer = pin!(async {
+            match pumped {
+                Pumped::AtEnd => tail.changed().await,
+                Pumped::Full | Pumped::Burst | Pumped::Waits => pending().await,
             }
-        };
-        tokio::select! {
-            ready = self.socket.ready(interest) => Woken::Socket(ready),
-            result = async { match reading { Some(reading) => reading.await, None => pending().await } } => Woken::Read(result),
-            changed = newer => match changed {
-                Ok(()) => Woken::More,
-                Err(_) => Woken::Stop,
-            },
-            () = ready(()), if more => Woken::More,
-            () = sleep_until(self.alarm()) => Woken::Time,
-            () = self.seat.leave().cancelled(), if self.closing.is_none() => Woken::Disconnect,
-            () = stop.cancelled(), if self.closing.is_none() => Woken::Stop,
-        }
+        });
+        poll_fn(|context| {
+            if pumped == Pumped::Full
+                && let Poll::Ready(ready) = self.socket.poll_write_ready(context)
+            {
+                return Poll::Ready(Woken::Writable(ready));
+            }
+            if reads && let Poll::Ready(ready) = self.socket.poll_read_ready(context) {
+                return Poll::Ready(Woken::Readable(ready));
+            }
+            if let Some(reading) = reading
+                && let Poll::Ready(result) = reading.as_mut().poll(context)
+            {
+                return Poll::Ready(Woken::Read(result));
+            }
+            if let Poll::Ready(called) = calls.poll(context, alarm, closing) {
+                return Poll::Ready(called);
+            }
+            // Last, or who never has to wait could not be talked to.
+            match newer.as_mut().poll(context) {
+                Poll::Ready(Ok(())) => Poll::Ready(Woken::More),
+                // The hub is gone.
+                Poll::Ready(Err(_)) => Poll::Ready(Woken::Stop),
+                Poll::Pending if pumped == Pumped::Burst => Poll::Ready(Woken::More),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     // === the clock ===

@@ -1,9 +1,13 @@
 //! subscribeRepos: every row of the cursor table, the seam, what subscribers may do, and HTTP before the upgrade.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use relay::fanout::subscriber;
+use relay::fanout::{ring::Found, subscriber};
+use storage::seq::Seq;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -236,6 +240,107 @@ async fn who_reads_nothing_is_told_and_closed() {
     quick.expect_events(401, 401).await;
     drop(quick);
     relay.wait_for_metric("mainstem_fanout_disconnects_total{reason=\"too_slow\"}", 1.0).await;
+    relay.drain().await;
+}
+
+/// Who stands still holds neither what it was sent nor what it was to be sent next: those chunks end when the ring lets
+/// them go. When it reads on, nothing is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_still_keeps_no_chunk_alive() {
+    const STEPS: u64 = 60;
+    let mut config = config(&[]);
+    config.hub.ring_bytes = 1 << 20;
+    config.hub.chunk_bytes = 200_000;
+    let relay = Relay::start(config).await;
+    let mut still = JoinSet::new();
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        stalled.push(relay.subscribe("").await);
+    }
+    let mut quick = relay.subscribe("").await;
+    relay.wait_for_metric("mainstem_fanout_subscribers", 9.0).await;
+    let mut chunks = Vec::new();
+    for step in 0..STEPS {
+        relay.append(10, 50_000).await;
+        quick.expect_events(step * 10 + 1, step * 10 + 10).await;
+        if let Found::Chunks(found) = relay.app.hub.find(Seq(step * 10), usize::MAX) {
+            chunks.extend(found.iter().map(Arc::downgrade));
+        }
+    }
+    assert!(chunks.len() as u64 >= STEPS, "{} chunks were seen", chunks.len());
+    // The quick one may be letting go of its last.
+    let only_the_ring = async {
+        while chunks.iter().filter_map(Weak::upgrade).map(|chunk| chunk.memory_bytes()).sum::<usize>() > 2 << 20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, only_the_ring).await.expect("chunks are kept alive");
+    for mut stalled in stalled {
+        still.spawn(async move { stalled.expect_events(1, STEPS * 10).await });
+    }
+    still.join_all().await;
+    assert!(relay.metric("mainstem_fanout_replay_reads_total").await > 0.0, "nobody had been left behind");
+    relay.drain().await;
+}
+
+/// A pong does not wait for all that is on its way to a subscriber that had stopped reading, and breaks no frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_are_answered_between_frames_while_events_flow() {
+    let relay = Relay::start(config(&[])).await;
+    let mut subscriber = relay.subscribe("").await;
+    relay.wait_for_metric("mainstem_fanout_subscribers", 1.0).await;
+    let append = async {
+        for _ in 0..100 {
+            relay.append(10, 20_000).await;
+        }
+    };
+    let read = async {
+        let (mut next, mut pongs, mut pings) = (1, 0, 0_u64);
+        while next <= 1_000 || pongs < pings {
+            match subscriber.next().await {
+                Got::Pong(payload) => {
+                    assert_eq!(payload[..], u64::to_be_bytes(pongs));
+                    pongs += 1;
+                }
+                got => {
+                    assert_eq!(got, Got::Event(next));
+                    if next % 50 == 0 {
+                        subscriber.send(Message::Ping(Bytes::copy_from_slice(&pings.to_be_bytes()))).await;
+                        pings += 1;
+                    }
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!(pongs, 20);
+    };
+    tokio::join!(append, read);
+    relay.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operators_close_comes_after_a_whole_frame() {
+    let mut config = config(&[]);
+    config.subscriber.close_wait = LONG;
+    let relay = Relay::start(config).await;
+    for _ in 0..40 {
+        relay.append(10, 100_000).await;
+    }
+    let mut subscriber = relay.subscribe("?cursor=0").await;
+    subscriber.expect_events(1, 5).await;
+    relay.app.roster.disconnect(relay.app.roster.list()[0].id).unwrap();
+    let mut next = 6;
+    let code = loop {
+        match subscriber.next().await {
+            Got::Closed(code) => break code,
+            got => assert_eq!(got, Got::Event(next)),
+        }
+        next += 1;
+    };
+    assert_eq!(code, Some(1008));
+    assert!(next < 400, "forty megabytes were sent before the close");
+    drop(subscriber);
+    relay.wait_for_metric("mainstem_fanout_disconnects_total{reason=\"disconnected\"}", 1.0).await;
     relay.drain().await;
 }
 
