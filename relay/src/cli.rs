@@ -13,6 +13,8 @@ use clap::{
     parser::{ArgMatches, ValueSource},
 };
 
+use crate::fanout::shard::Shard;
+
 const ABOUT: &str =
     "An AT Protocol relay: reads the streams of many hosts, verifies every event, and serves one merged firehose";
 
@@ -172,6 +174,10 @@ pub struct TailArgs {
     /// Begin after this seq; 0 for the oldest event kept [default: live from now]
     #[arg(long, value_name = "N")]
     pub cursor: Option<u64>,
+
+    /// Only the accounts of one of n parts, from 0/n on, where the server is a relay that has this (Mainstem)
+    #[arg(long, value_name = "i/n")]
+    pub shard: Option<Shard>,
 
     /// One JSON object a line, complete, for other programs
     #[arg(long)]

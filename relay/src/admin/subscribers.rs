@@ -29,6 +29,8 @@ pub(super) struct Subscriber {
     user_agent: Option<String>,
     /// The cursor it came with.
     cursor: Option<u64>,
+    /// The part of all accounts that it asked for, `i/n`.
+    shard: Option<String>,
     connected_at_micros: u64,
     connected_for_s: u64,
     /// It has been given all up to this seq.
@@ -107,6 +109,7 @@ impl Subscriber {
             forwarded_for: view.guest.forwarded_for,
             user_agent: view.guest.user_agent,
             cursor: view.guest.cursor,
+            shard: view.guest.shard.map(|shard| shard.to_string()),
             connected_at_micros: view.guest.since_micros,
             connected_for_s: app.clock.now_micros().saturating_sub(view.guest.since_micros) / 1_000_000,
             seq: view.position.0,

@@ -59,7 +59,7 @@ impl Ended {
 pub enum Refused {
     /// It did not ask for a WebSocket as one does.
     NoUpgrade,
-    /// A parameter is wrong: the cursor.
+    /// A parameter is wrong: the cursor, or the shard.
     BadRequest,
     /// Its token is none that we gave out.
     WrongToken,

@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_shard_without_an_event_in_a_chunk_queues_nothing() {
-        let mut outgoing = Outgoing::new(Shard::new(2, 3));
+        let mut outgoing = Outgoing::new(Shard::new(2, 3).ok());
         outgoing.push_chunk(chunk(2, &[4, 4]), Seq(2));
         assert!(outgoing.is_empty());
     }
@@ -426,7 +426,7 @@ mod tests {
         ) {
             let chunk = chunk(0, &sizes);
             let chunk = if apart { spread(&chunk) } else { chunk };
-            let shard = shard.and_then(|(index, count)| Shard::new(index, count));
+            let shard = shard.and_then(|(index, count)| Shard::new(index, count).ok());
             let expected = wire(&chunk, position, shard);
             let mut outgoing = Outgoing::new(shard);
             outgoing.push_chunk(chunk.clone(), Seq(position));

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Refused,
+    shard::Shard,
     turned_away::{Row, TurnedAway},
 };
 
@@ -62,6 +63,8 @@ pub struct Guest {
     pub user_agent: Option<String>,
     /// The cursor it asked for.
     pub cursor: Option<u64>,
+    /// The part of all accounts that it asked for.
+    pub shard: Option<Shard>,
     /// When it came, microseconds since the Unix epoch.
     pub since_micros: u64,
 }

@@ -36,6 +36,7 @@ use super::{
     replay::{Piece, Turn},
     ring::Found,
     roster::Seat,
+    shard::Shard,
     slow::Progress,
     socket::{self, Taken},
 };
@@ -184,7 +185,7 @@ impl Calls<'_, '_> {
 }
 
 impl Subscriber {
-    /// A subscriber whose handshake is done.
+    /// A subscriber whose handshake is done, to all events or to those of a shard.
     pub fn new(
         hub: Hub,
         config: Config,
@@ -192,12 +193,13 @@ impl Subscriber {
         seat: Arc<Seat>,
         socket: TcpStream,
         start: Start,
+        shard: Option<Shard>,
     ) -> Subscriber {
         let now = Instant::now();
         let mut subscriber = Subscriber {
             progress: Progress::new(config.stall_max),
             decoder: Decoder::new(Role::Server, config.message_bytes_max),
-            outgoing: Outgoing::new(None),
+            outgoing: Outgoing::new(shard),
             turn: None,
             position: Seq(0),
             generation: hub.generation(),

@@ -26,7 +26,7 @@ use runtime::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
-use crate::cli::TailArgs;
+use crate::{cli::TailArgs, fanout::shard::Shard};
 
 const PATH: &str = "/xrpc/com.atproto.sync.subscribeRepos";
 
@@ -80,7 +80,13 @@ enum Lost {
 pub async fn run(args: &TailArgs) -> Result<ExitCode, Error> {
     let address = Address::parse(&args.url)?;
     let egress = Egress::new(Policy { allow_local: true, ..Policy::default() });
-    let mut tail = Tail { cursor: args.cursor, json: args.json, color: io::stdout().is_terminal(), heard: false };
+    let mut tail = Tail {
+        cursor: args.cursor,
+        shard: args.shard,
+        json: args.json,
+        color: io::stdout().is_terminal(),
+        heard: false,
+    };
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     loop {
         tail.heard = false;
@@ -116,6 +122,7 @@ pub async fn run(args: &TailArgs) -> Result<ExitCode, Error> {
 /// What is said and done between connections.
 struct Tail {
     cursor: Option<u64>,
+    shard: Option<Shard>,
     json: bool,
     color: bool,
     /// Whether this connection has brought anything.
@@ -131,13 +138,18 @@ impl Tail {
         if let Ok(agent) = HeaderValue::from_str(egress.user_agent()) {
             headers.insert(header::USER_AGENT, agent);
         }
-        let target = match self.cursor {
-            Some(cursor) => format!("{}?cursor={cursor}", address.path),
-            None => address.path.clone(),
-        };
+        let target = self.target(&address.path);
         let request = ws::Request { authority: address.authority.clone(), target, headers };
         let socket = ws::connect(stream, request, HANDSHAKE_MAX).await?;
         self.read(socket).await
+    }
+
+    /// The path with what is asked for.
+    fn target(&self, path: &str) -> String {
+        let cursor = self.cursor.map(|cursor| format!("cursor={cursor}"));
+        let shard = self.shard.map(|shard| format!("shard={shard}"));
+        let query: Vec<String> = cursor.into_iter().chain(shard).collect();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
     }
 
     async fn read(&mut self, socket: Socket<Stream>) -> Result<Never, Lost> {
@@ -268,6 +280,18 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_stands_in_the_query() {
+        let target = |cursor, shard: Option<&str>| {
+            let shard = shard.map(|shard| shard.parse().unwrap());
+            Tail { cursor, shard, json: false, color: false, heard: false }.target("/stream")
+        };
+        assert_eq!(target(None, None), "/stream");
+        assert_eq!(target(Some(7), None), "/stream?cursor=7");
+        assert_eq!(target(None, Some("0/2")), "/stream?shard=0/2");
+        assert_eq!(target(Some(7), Some("1/2")), "/stream?cursor=7&shard=1/2");
+    }
 
     #[test]
     fn addresses() {

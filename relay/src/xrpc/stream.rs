@@ -25,6 +25,7 @@ use crate::{
         cursor::{self, Start},
         metrics::{Ended, Refused},
         roster::{Guest, Pass, Place},
+        shard::Shard,
         subscriber::Subscriber,
     },
 };
@@ -42,7 +43,7 @@ pub(super) async fn subscribe_repos(
     request: Request,
 ) -> Result<Response, Error> {
     let client = client(&app, &request);
-    let Admitted { place, start, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
+    let Admitted { place, start, shard, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
         let TurnedAway { reason, token, error } = turned_away;
         app.fanout.refused(reason);
         app.roster.turned_away(client, token.as_deref(), reason, app.clock.now_micros());
@@ -53,7 +54,7 @@ pub(super) async fn subscribe_repos(
         None => info_span!("subscriber"),
     };
     let tasks = app.tasks.clone();
-    tasks.spawn_in(span, "subscriber", serve(app, place, start, request));
+    tasks.spawn_in(span, "subscriber", serve(app, place, start, shard, request));
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -65,6 +66,7 @@ pub(super) async fn subscribe_repos(
 struct Admitted {
     place: Place,
     start: Start,
+    shard: Option<Shard>,
     /// The headers of the answer.
     answer: HeaderMap,
 }
@@ -104,6 +106,8 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
     };
     let cursor = cursor::parse(params.get("cursor"))
         .map_err(|error| TurnedAway::of(Refused::BadRequest, Error::invalid(error.to_string())))?;
+    let shard = params.get("shard").map(str::parse::<Shard>).transpose();
+    let shard = shard.map_err(|error| TurnedAway::of(Refused::BadRequest, Error::invalid(error.to_string())))?;
     let pass = pass(&app.subscriber_tokens, request.headers())
         .map_err(|WrongToken| TurnedAway::of(Refused::WrongToken, Error::WrongToken))?;
     let guest = Guest {
@@ -113,6 +117,7 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         forwarded_for: shown(request.headers(), FORWARDED_FOR),
         user_agent: shown(request.headers(), header::USER_AGENT.as_str()),
         cursor,
+        shard,
         since_micros: app.clock.now_micros(),
     };
     let place = app.roster.take(guest).map_err(|reason| TurnedAway {
@@ -120,7 +125,7 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         error: no_place(reason, app.roster.limits().per_address_max, pass.as_ref()),
         token: pass.map(|pass| pass.name.to_string()),
     })?;
-    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), answer })
+    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), shard, answer })
 }
 
 /// What is said where there is no seat.
@@ -163,13 +168,13 @@ fn shown(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect())
 }
 
-async fn serve(app: App, place: Place, start: Start, request: Request) {
+async fn serve(app: App, place: Place, start: Start, shard: Option<Shard>, request: Request) {
     let ended = match socket(request).await {
         Some((socket, read)) => {
             app.fanout.subscribers.inc();
-            debug!(?start, "subscribed");
+            debug!(?start, ?shard, "subscribed");
             let (hub, config, metrics) = (app.hub.clone(), app.subscriber.clone(), app.fanout.clone());
-            let subscriber = Subscriber::new(hub, config, metrics, place.seat(), socket, start);
+            let subscriber = Subscriber::new(hub, config, metrics, place.seat(), socket, start, shard);
             let ended = subscriber.run(read, app.subscribers_stop.clone()).await;
             app.fanout.subscribers.dec();
             ended

@@ -10,6 +10,7 @@ mod harness;
 mod limits;
 mod network;
 mod schema;
+mod shards;
 mod stream;
 mod takedown;
 mod xrpc;
