@@ -17,7 +17,7 @@ use runtime::{
     telemetry,
 };
 use tokio::runtime::Runtime;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -69,9 +69,12 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let descriptors = descriptors::raise_limit();
+    let descriptors = descriptors::raise_limit(node.descriptors_needed());
+    if let Some(shortage) = descriptors.shortage() {
+        warn!("{shortage}");
+    }
     let (public, private) = (node.public_addr(), node.private_addr());
-    info!(%public, %private, descriptors, "listening");
+    info!(%public, %private, descriptors = descriptors.limit, "listening");
     info!("status page: http://{public}/   firehose: ws://{public}   watch it: mainstem tail {public}");
     let running = node.start();
 

@@ -40,6 +40,7 @@ use crate::{
     app::{App, Inner, start_of_hosts},
     backend::{self, Backend},
     config::Config,
+    descriptors,
     fanout::{self, Hub, Roster, roster},
     lanes::WatchedIntake,
     limits_file, simulated, ui, xrpc,
@@ -48,6 +49,9 @@ use crate::{
 /// Connections of the public listener beside those that become subscribers, and of them from one address.
 const CONNECTIONS_SPARE: usize = 1_000;
 const CONNECTIONS_SPARE_PER_ADDRESS: usize = 100;
+
+/// Connections of the private listener.
+const PRIVATE_CONNECTIONS_MAX: usize = 256;
 
 /// What the crawler may take for events that are being judged; the validator then to end; the hub for the last events.
 /// Subscribers have their `close_wait`, and the stores what is left.
@@ -223,6 +227,12 @@ impl Node {
         self.private.local_addr()
     }
 
+    /// How many sockets and files this relay may want at once.
+    pub fn descriptors_needed(&self) -> u64 {
+        let connections = self.app.roster.seats_max() + CONNECTIONS_SPARE + PRIVATE_CONNECTIONS_MAX;
+        descriptors::HOSTS_AND_FILES + connections as u64
+    }
+
     /// What handlers share, for tests that play the part of a host, of the validator or of the operator.
     pub fn app(&self) -> &App {
         &self.app
@@ -248,7 +258,8 @@ impl Node {
         tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
         let routes =
             admin::router(app.clone(), metrics, registry, self.administration).fallback(async || xrpc::Error::NotFound);
-        tasks.spawn_critical("private http", self.private.serve(routes, Limits::default(), tasks.clone()));
+        let limits = Limits { connections_max: PRIVATE_CONNECTIONS_MAX, ..Limits::default() };
+        tasks.spawn_critical("private http", self.private.serve(routes, limits, tasks.clone()));
 
         let judging_stop = CancellationToken::new();
         tasks.spawn_critical("directory", directory.run(judging_stop.clone()));

@@ -18,6 +18,8 @@ pub enum Ended {
     NoPong,
     /// It broke the WebSocket protocol.
     Protocol,
+    /// It sent more than one has to say who only listens.
+    TooTalkative,
     /// The operator sent it away.
     Disconnected,
     /// We are shutting down.
@@ -28,12 +30,13 @@ pub enum Ended {
 
 impl Ended {
     /// All of them.
-    pub const ALL: [Ended; 8] = [
+    pub const ALL: [Ended; 9] = [
         Ended::Left,
         Ended::TooSlow,
         Ended::FutureCursor,
         Ended::NoPong,
         Ended::Protocol,
+        Ended::TooTalkative,
         Ended::Disconnected,
         Ended::Shutdown,
         Ended::Failed,
@@ -47,6 +50,7 @@ impl Ended {
             Ended::FutureCursor => "future_cursor",
             Ended::NoPong => "no_pong",
             Ended::Protocol => "protocol",
+            Ended::TooTalkative => "too_talkative",
             Ended::Disconnected => "disconnected",
             Ended::Shutdown => "shutdown",
             Ended::Failed => "failed",

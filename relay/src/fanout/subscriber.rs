@@ -9,6 +9,7 @@
 use std::{
     future::{Future, pending, poll_fn},
     io::{self, IoSlice},
+    num::NonZeroU32,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,10 @@ use std::{
 
 use atproto::{event, frame};
 use bytes::Bytes;
-use runtime::ws::{self, CloseCode, Decoder, Event, Role};
+use runtime::{
+    bucket::{TokenBucket, Wait},
+    ws::{self, CloseCode, Decoder, Event, Role},
+};
 use storage::{log::ReadError, seq::Seq};
 use tokio::{
     net::TcpStream,
@@ -60,6 +64,10 @@ pub struct Config {
     pub unsent_bytes_max: u32,
     /// The largest message that is read from a subscriber; its content is ignored.
     pub message_bytes_max: usize,
+    /// What one may send in all kinds of frames: so many bytes at once, and so many a second in the long run.
+    pub input_bytes_at_once: NonZeroU32,
+    /// The latter.
+    pub input_bytes_per_second: NonZeroU32,
 }
 
 impl Default for Config {
@@ -73,6 +81,9 @@ impl Default for Config {
             burst_bytes: 1 << 20,
             unsent_bytes_max: 128 << 10,
             message_bytes_max: 64 << 10,
+            // Pongs and a ping now and then are some bytes a minute.
+            input_bytes_at_once: NonZeroU32::new(1 << 20).expect("not 0"),
+            input_bytes_per_second: NonZeroU32::new(16 << 10).expect("not 0"),
         }
     }
 }
@@ -108,6 +119,8 @@ pub struct Subscriber {
     full: bool,
     /// The last write found too little room: when there is room again, the other end has read something.
     was_full: bool,
+    /// What it may still send.
+    allowance: TokenBucket,
     closing: Option<Closing>,
 }
 
@@ -198,6 +211,7 @@ impl Subscriber {
         let now = Instant::now();
         let mut subscriber = Subscriber {
             progress: Progress::new(config.stall_max),
+            allowance: TokenBucket::new(config.input_bytes_per_second, config.input_bytes_at_once),
             decoder: Decoder::new(Role::Server, config.message_bytes_max),
             outgoing: Outgoing::new(shard),
             turn: None,
@@ -482,6 +496,11 @@ impl Subscriber {
     fn take_input(&mut self, mut input: &[u8]) -> Option<Ended> {
         if !input.is_empty() {
             self.heard = Instant::now();
+            // Reading costs, and answering pings costs more.
+            let bytes = u32::try_from(input.len()).unwrap_or(u32::MAX);
+            if self.allowance.take(self.heard, bytes) != Wait::None {
+                self.close(Ended::TooTalkative, CloseCode::POLICY, "subscribers send nothing here");
+            }
         }
         loop {
             match self.decoder.next(&mut input) {

@@ -7,6 +7,7 @@ mod doors;
 mod end;
 mod faults;
 mod harness;
+mod hostile;
 mod limits;
 mod network;
 mod schema;

@@ -443,7 +443,7 @@ async fn upgrade(relay: &Relay, path: &str) -> crate::harness::Answer {
 }
 
 /// A subscriber's bare socket, after the handshake.
-async fn raw(relay: &Relay, query: &str) -> TcpStream {
+pub(crate) async fn raw(relay: &Relay, query: &str) -> TcpStream {
     let mut socket = TcpStream::connect(relay.public).await.unwrap();
     let request = format!(
         "GET {METHOD}{query} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
