@@ -9,6 +9,7 @@ mod accounts;
 mod bench;
 mod cold_start;
 mod damage;
+mod drain;
 mod harness;
 mod hosts;
 mod kill;

@@ -100,8 +100,9 @@ async fn one_who_reads_a_byte_now_and_then_is_too_slow() {
     relay.drain().await;
 }
 
+/// It is not waited for the end of what its head announces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_who_sends_a_message_of_megabytes_breaks_the_protocol() {
+async fn one_who_sends_a_message_of_megabytes_is_too_talkative() {
     let (relay, mut neighbour) = relay_and_neighbour().await;
     let mut sender = raw(&relay, "").await;
     let harm = async {
@@ -113,7 +114,7 @@ async fn one_who_sends_a_message_of_megabytes_breaks_the_protocol() {
         flood(&mut sender, &[7; 4_096]).await;
     };
     unharmed(&relay, &mut neighbour, harm).await;
-    ended(&relay, "protocol").await;
+    ended(&relay, "too_talkative").await;
     relay.drain().await;
 }
 
