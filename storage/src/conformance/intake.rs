@@ -242,28 +242,39 @@ pub async fn lets_waiting_pushes_in_in_order(backend: &dyn Backend) {
     }
 }
 
+/// Frames 1 to 10 of one account, pulled: its lane, and where they stand.
+async fn ten_pulled(intake: &dyn Intake, told: &Arc<Told>) -> (Lane, Vec<Position>) {
+    let lane = intake.lanes().lane_of(&sample::did(1));
+    for upstream_seq in 1..=10 {
+        intake.push(raw(1, upstream_seq, 100, told)).await.unwrap();
+    }
+    let taken = pull_count(intake, lane, 10).await;
+    (lane, taken.iter().map(|taken| taken.position).collect())
+}
+
+/// However they were covered and settled: all are told once, and nothing is held.
+fn assert_ten_told(intake: &dyn Intake, told: &Told) {
+    assert_eq!(told.sorted(), (1..=10).collect::<Vec<_>>());
+    assert_eq!(intake.bytes_held(), 0);
+}
+
 /// Every covered frame's receipt is told once, and none of a frame that is not covered.
 pub async fn tells_each_receipt_once(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
     let intake = running.stores().intake;
     let told: Arc<Told> = Arc::default();
-    let lane = intake.lanes().lane_of(&sample::did(1));
-    for upstream_seq in 1..=10 {
-        intake.push(raw(1, upstream_seq, 100, &told)).await.unwrap();
-    }
-    let taken = pull_count(&*intake, lane, 10).await;
+    let (lane, positions) = ten_pulled(&*intake, &told).await;
     if backend.receipts_wait_for_cover() {
         assert!(told.sorted().is_empty());
     }
-    intake.cover(lane, taken[3].position).await.unwrap();
+    intake.cover(lane, positions[3]).await.unwrap();
     if backend.receipts_wait_for_cover() {
         assert_eq!(told.sorted(), [1, 2, 3, 4]);
     }
-    intake.cover(lane, taken[3].position).await.unwrap();
-    intake.cover(lane, taken[1].position).await.unwrap();
-    intake.cover(lane, taken[9].position).await.unwrap();
-    assert_eq!(told.sorted(), (1..=10).collect::<Vec<_>>());
-    assert_eq!(intake.bytes_held(), 0);
+    intake.cover(lane, positions[3]).await.unwrap();
+    intake.cover(lane, positions[1]).await.unwrap();
+    intake.cover(lane, positions[9]).await.unwrap();
+    assert_ten_told(&*intake, &told);
 }
 
 /// Frames that are settled out of order are told and make room as if they were covered, and are not told again.
@@ -271,23 +282,17 @@ pub async fn settled_frames_make_room_and_are_told_once(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
     let intake = running.stores().intake;
     let told: Arc<Told> = Arc::default();
-    let lane = intake.lanes().lane_of(&sample::did(1));
-    for upstream_seq in 1..=10 {
-        intake.push(raw(1, upstream_seq, 100, &told)).await.unwrap();
-    }
-    let taken = pull_count(&*intake, lane, 10).await;
+    let (lane, positions) = ten_pulled(&*intake, &told).await;
     let before = intake.bytes_held();
-    let settled: Vec<_> = taken[3..7].iter().map(|taken| taken.position).collect();
-    intake.settle(lane, &settled).await.unwrap();
-    intake.settle(lane, &settled[..2]).await.unwrap();
+    intake.settle(lane, &positions[3..7]).await.unwrap();
+    intake.settle(lane, &positions[3..5]).await.unwrap();
     if backend.receipts_wait_for_cover() {
         assert_eq!(told.sorted(), [4, 5, 6, 7]);
         assert!(intake.bytes_held() < before);
     }
-    intake.cover(lane, taken[4].position).await.unwrap();
-    intake.cover(lane, taken[9].position).await.unwrap();
-    assert_eq!(told.sorted(), (1..=10).collect::<Vec<_>>());
-    assert_eq!(intake.bytes_held(), 0);
+    intake.cover(lane, positions[4]).await.unwrap();
+    intake.cover(lane, positions[9]).await.unwrap();
+    assert_ten_told(&*intake, &told);
 }
 
 /// A position past what was given out covers what was given out, and nothing that waits.
