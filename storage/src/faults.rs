@@ -99,9 +99,17 @@ pub enum Fault {
     Hold(Gate),
 }
 
-/// Holds calls back until it is opened.
+/// Holds calls back until it is opened. They go through one after another, in the order in which they came.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<(watch::Sender<bool>, Notify)>);
+pub struct Gate(Arc<GateState>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    open: watch::Sender<bool>,
+    reached: Notify,
+    /// Whose turn it is; tokio's mutex is fair.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Gate {
     /// A closed gate.
@@ -111,19 +119,22 @@ impl Gate {
 
     /// Lets through whoever waits, and everybody after.
     pub fn open(&self) {
-        self.0.0.send_replace(true);
+        self.0.open.send_replace(true);
     }
 
     /// Waits until a call stands before the gate.
     pub async fn reached(&self) {
-        self.0.1.notified().await;
+        self.0.reached.notified().await;
     }
 
-    async fn pass(&self) {
-        self.0.1.notify_one();
-        let mut opened = self.0.0.subscribe();
+    /// Waits until it is open and all who came before are through. The next comes through when this is dropped.
+    async fn pass(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.reached.notify_one();
+        let turn = self.0.turn.lock().await;
+        let mut opened = self.0.open.subscribe();
         // The sender lives as long as this gate.
         let _open = opened.wait_for(|open| *open).await;
+        turn
     }
 }
 
@@ -246,7 +257,7 @@ impl Faults {
                 inner.await
             }
             Some(Fault::Hold(gate)) => {
-                gate.pass().await;
+                let _turn = gate.pass().await;
                 inner.await
             }
         }

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod court;
-mod stores;
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -14,6 +13,7 @@ use loadtest::{
 };
 use runtime::clock::Clock;
 use storage::{
+    faults::{Call, Fault as StoreFault, Faults, Gate, Planned},
     lane::LaneCount,
     limits::Rules,
     memory,
@@ -22,10 +22,7 @@ use storage::{
 use tokio::time::{sleep, timeout};
 use validator::verdict::Reason;
 
-use crate::{
-    court::{Court, Frames, LONG, SHORT, eventually, frames_of},
-    stores::{Gate, GatedLog},
-};
+use crate::court::{Court, Frames, LONG, SHORT, eventually, frames_of};
 
 async fn network(mix: Mix) -> Network {
     let config = Config { hosts: 3, accounts: 30, pace: Pace::ByHand, mix, remember: true, ..Config::default() };
@@ -43,13 +40,30 @@ fn memory_config() -> memory::Config {
     memory::Config { lane_bytes_max: 64 << 20, window_bytes: 1 << 30, ..memory::Config::default() }
 }
 
-#[tokio::test]
-async fn everything_that_is_right_arrives_once_and_in_order() {
-    let network = network(Mix::STRICT).await;
-    let frames = traffic(&network, 1_500).await;
+/// A network's traffic, and a court that has judged all of it.
+async fn judged(mix: Mix, events: u64) -> (Network, Frames, Court) {
+    let network = network(mix).await;
+    let frames = traffic(&network, events).await;
     let court = Court::open(&network, memory_config());
     court.feed(&frames).await;
     court.covered(frames.len()).await;
+    (network, frames, court)
+}
+
+/// A network's traffic, and a court whose appends all meet `fault`, with all of it to judge.
+async fn facing(fault: StoreFault, events: u64) -> (Network, Frames, Court, Planned) {
+    let network = network(Mix::COMMITS).await;
+    let frames = traffic(&network, events).await;
+    let (stores, faults) = Faults::wrap(memory::open_with(memory_config()));
+    let planned = faults.plan(Call::Append, fault).always();
+    let court = Court::open_on(&network, stores);
+    court.feed(&frames).await;
+    (network, frames, court, planned)
+}
+
+#[tokio::test]
+async fn everything_that_is_right_arrives_once_and_in_order() {
+    let (network, frames, court) = judged(Mix::STRICT, 1_500).await;
     let report = court.judge(&network, Extent::Whole).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(court.refused(), []);
@@ -81,11 +95,7 @@ async fn a_directory_with_moods_delays_and_changes_nothing() {
 
 #[tokio::test]
 async fn what_is_sent_again_is_known_again() {
-    let network = network(Mix::STRICT).await;
-    let frames = traffic(&network, 300).await;
-    let court = Court::open(&network, memory_config());
-    court.feed(&frames).await;
-    court.covered(frames.len()).await;
+    let (network, frames, court) = judged(Mix::STRICT, 300).await;
     let before = court.stores.log.window().borrow().last;
 
     // Another process on the same stores: nothing is cached.
@@ -127,14 +137,9 @@ async fn a_silent_directory_holds_the_intake_back() {
 
 #[tokio::test]
 async fn nothing_is_covered_before_it_is_durable() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 200).await;
-    let gate = Gate::default();
-    let mut stores = memory::open_with(memory_config());
-    stores.log = GatedLog::around(stores.log, gate.clone());
-    let court = Court::open_on(&network, stores);
-    court.feed(&frames).await;
-    eventually("batches are on their way", || gate.waiting() > 0).await;
+    let gate = Gate::new();
+    let (network, frames, court, _) = facing(StoreFault::Hold(gate.clone()), 200).await;
+    gate.reached().await;
     sleep(SHORT).await;
     assert_eq!(court.taken(), 0);
     gate.open();
@@ -146,14 +151,9 @@ async fn nothing_is_covered_before_it_is_durable() {
 
 #[tokio::test]
 async fn a_shutdown_lets_appends_end_and_covers_them() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 100).await;
-    let gate = Gate::default();
-    let mut stores = memory::open_with(memory_config());
-    stores.log = GatedLog::around(stores.log, gate.clone());
-    let court = Court::open_on(&network, stores);
-    court.feed(&frames).await;
-    eventually("batches are on their way", || gate.waiting() > 0).await;
+    let gate = Gate::new();
+    let (_network, _, court, _) = facing(StoreFault::Hold(gate.clone()), 100).await;
+    gate.reached().await;
     let stores = court.stores.clone();
     let (covered, ()) = tokio::join!(court.close(), async {
         sleep(SHORT).await;
@@ -165,26 +165,15 @@ async fn a_shutdown_lets_appends_end_and_covers_them() {
 
 #[tokio::test]
 async fn a_failed_append_ends_the_lanes() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 50).await;
-    let gate = Gate::default();
-    let mut stores = memory::open_with(memory_config());
-    stores.log = GatedLog::around(stores.log, gate.clone());
-    let court = Court::open_on(&network, stores);
-    court.feed(&frames).await;
-    eventually("batches are on their way", || gate.waiting() > 0).await;
-    gate.fail();
+    let (_network, _, court, failed) = facing(StoreFault::LostCall, 50).await;
     let error = timeout(LONG, court.died()).await.unwrap();
     assert!(matches!(error, validator::Error::Store(storage::error::Error::Indeterminate { .. })), "{error}");
+    assert!(failed.fired() > 0);
 }
 
 #[tokio::test]
 async fn a_new_key_is_found_though_nobody_announced_it() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 100).await;
-    let court = Court::open(&network, memory_config());
-    court.feed(&frames).await;
-    court.covered(frames.len()).await;
+    let (network, frames, court) = judged(Mix::COMMITS, 100).await;
 
     let did = &network.accounts()[0];
     let asked = network.directory().requests_for(did.as_str());
@@ -201,11 +190,7 @@ async fn a_new_key_is_found_though_nobody_announced_it() {
 
 #[tokio::test]
 async fn an_account_moves_and_its_old_host_is_heard_no_more() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 100).await;
-    let court = Court::open(&network, memory_config());
-    court.feed(&frames).await;
-    court.covered(frames.len()).await;
+    let (network, frames, court) = judged(Mix::COMMITS, 100).await;
 
     let did = &network.accounts()[0];
     let old = network.hosts()[network.host_of(0)].clone();
@@ -227,10 +212,7 @@ async fn an_account_moves_and_its_old_host_is_heard_no_more() {
 
 #[tokio::test]
 async fn an_account_that_is_active_again_is_believed_when_its_host_says_so() {
-    let network = network(Mix::COMMITS).await;
-    let frames = traffic(&network, 100).await;
-    let court = Court::open(&network, memory_config());
-    court.feed(&frames).await;
+    let (network, frames, court) = judged(Mix::COMMITS, 100).await;
     network.act(0, Action::Deactivate).unwrap();
     let off = frames_of(&network).await.after(&frames);
     court.feed(&off).await;
