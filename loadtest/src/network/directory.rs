@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,8 +16,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use k256::elliptic_curve::sec1::ToSec1Point;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use super::listener::{Answer, Site, Socket, reply};
+use super::listener::{self, Answer, Site, Socket, reply};
 
 /// The directory's contents and its manners.
 #[derive(Default)]
@@ -58,6 +60,14 @@ pub enum Form {
 }
 
 impl Directory {
+    /// Serves it on a free port of loopback for as long as `tasks` run; gives its URL.
+    pub(crate) async fn listen(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> io::Result<String> {
+        let listener = listener::bind(0).await?;
+        let url = format!("http://localhost:{}", listener.local_addr()?.port());
+        tasks.spawn(listener::serve(listener, Arc::clone(self)));
+        Ok(url)
+    }
+
     /// HTTP requests answered so far.
     pub fn requests(&self) -> u64 {
         self.state().requests

@@ -176,9 +176,7 @@ impl Network {
     pub async fn start_paused(config: Config, clock: Clock) -> Result<Network, Error> {
         let mut tasks = JoinSet::new();
         let directory = Arc::new(Directory::default());
-        let listener = listener::bind(0).await.map_err(Error::Listen)?;
-        let plc_url = format!("http://localhost:{}", listener.local_addr().map_err(Error::Listen)?.port());
-        tasks.spawn(listener::serve(listener, Arc::clone(&directory)));
+        let plc_url = directory.listen(&mut tasks).await.map_err(Error::Listen)?;
 
         let mut hosts = Vec::with_capacity(config.hosts);
         let mut servers = Vec::with_capacity(config.hosts);

@@ -167,9 +167,7 @@ impl Player {
         for Account { did, handle, host, key, form } in stage.folder.accounts() {
             directory.put(did, document(did, handle, key, &names[*host], *form));
         }
-        let listener = listener::bind(0).await.map_err(Error::Listen)?;
-        let plc_url = format!("http://localhost:{}", listener.local_addr().map_err(Error::Listen)?.port());
-        tasks.spawn(listener::serve(listener, Arc::clone(&directory)));
+        let plc_url = directory.listen(&mut tasks).await.map_err(Error::Listen)?;
         Ok(Player { stage, names, directory, plc_url, tasks })
     }
 
