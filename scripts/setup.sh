@@ -15,6 +15,8 @@ if [ "$what" = test ]; then
   need node nodejs
   need npm npm
   need python3 python3
+  need ip iproute2 # network namespaces, whose links the tests cut
+  need ss iproute2
   need go golang-go # indigo, the other implementation that commits are judged by
   need g++ g++ # better-sqlite3, a part of the real PDS, compiles
   if command -v python3 >/dev/null 2>&1; then

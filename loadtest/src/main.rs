@@ -3,6 +3,7 @@
 mod bench_args;
 mod cold;
 mod fan_out;
+mod follow;
 mod generate;
 mod growth;
 mod measure;
@@ -42,6 +43,12 @@ enum Command {
     /// machine; behind a relay of the real network it is the time since the host's commit, as far as clocks agree.
     #[command(after_help = subscribe::EXAMPLES)]
     Subscribe(subscribe::Args),
+    /// Reads a relay's stream with several subscribers and keeps each event's seq and SHA-256, across cuts and restarts.
+    ///
+    /// Every one of them comes back at its last whole event. Whether the ledgers are what the relay's log holds is then
+    /// for others to say; the tests of whole processes do.
+    #[command(after_help = follow::EXAMPLES)]
+    Follow(follow::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
     /// Measures what serving costs a relay: many subscribers, live and behind, beside raw sockets.
@@ -61,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Gen(args) => generate::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
+        Command::Follow(args) => follow::run(args).await,
         Command::Bench(args) => measure::run(args).await,
         Command::FanOut(args) => fan_out::run(args).await,
         Command::Soak(args) => soak::run(args).await,

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -35,6 +35,8 @@ pub struct Config {
     pub hosts: Vec<HostName>,
     /// More arguments of `mainstem run`.
     pub args: Vec<String>,
+    /// The address of the public listener; the private one is on loopback.
+    pub address: Ipv4Addr,
     /// The port of the public listener, and that of the private one.
     pub ports: (u16, u16),
 }
@@ -126,6 +128,7 @@ impl Config {
             plc_url: plc_url.to_owned(),
             hosts: hosts.to_vec(),
             args: Vec::new(),
+            address: Ipv4Addr::LOCALHOST,
             ports: (first.0, second.0),
         })
     }
@@ -154,7 +157,7 @@ impl RelayProcess {
         let mut command = Command::new(&config.program);
         command
             .args(["run", "--dev", "--plc-url", &config.plc_url])
-            .args(["--bind", &format!("127.0.0.1:{}", config.ports.0)])
+            .args(["--bind", &format!("{}:{}", config.address, config.ports.0)])
             .args(["--admin-bind", &format!("127.0.0.1:{}", config.ports.1)])
             .arg("--data-dir")
             .arg(&config.data_dir)
@@ -209,14 +212,19 @@ impl RelayProcess {
         self.started.elapsed()
     }
 
-    /// `ws://127.0.0.1:PORT`.
-    pub fn stream_url(&self) -> String {
-        format!("ws://127.0.0.1:{}", self.config.ports.0)
+    /// Where the public listener is.
+    pub fn public_address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.config.address, self.config.ports.0)
     }
 
-    /// `http://127.0.0.1:PORT` of the public listener.
+    /// `ws://ADDRESS:PORT`.
+    pub fn stream_url(&self) -> String {
+        format!("ws://{}", self.public_address())
+    }
+
+    /// `http://ADDRESS:PORT` of the public listener.
     pub fn public_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.config.ports.0)
+        format!("http://{}", self.public_address())
     }
 
     /// `http://127.0.0.1:PORT` of the private listener.

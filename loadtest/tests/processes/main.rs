@@ -8,11 +8,14 @@
 mod accounts;
 mod bench;
 mod cold_start;
+mod cuts;
 mod damage;
 mod drain;
 mod harness;
 mod hosts;
 mod kill;
+mod lan;
+mod log;
 mod operator;
 mod outage;
 mod real_network;
