@@ -63,7 +63,7 @@ async fn facing(fault: StoreFault, events: u64) -> (Network, Frames, Court, Plan
 
 #[tokio::test]
 async fn everything_that_is_right_arrives_once_and_in_order() {
-    let (network, frames, court) = judged(Mix::STRICT, 1_500).await;
+    let (network, _, court) = judged(Mix::STRICT, 1_500).await;
     let report = court.judge(&network, Extent::Whole).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(court.refused(), []);
