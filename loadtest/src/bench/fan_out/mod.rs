@@ -173,8 +173,9 @@ pub async fn fan_out(mut config: FanOutConfig, progress: impl Fn(&str)) -> Resul
 
 /// All subscribers come from one address here.
 fn allow_subscribers(subject: &mut Subject) {
-    let flag = "--subscribers-max";
-    if !subject.args.iter().any(|arg| arg == flag || arg.starts_with(&format!("{flag}="))) {
-        subject.args.push(format!("{flag}=20000"));
+    for flag in ["--subscribers-max", "--subscribers-per-address"] {
+        if !subject.args.iter().any(|arg| arg == flag || arg.starts_with(&format!("{flag}="))) {
+            subject.args.push(format!("{flag}=20000"));
+        }
     }
 }
