@@ -11,6 +11,7 @@ mod cold_start;
 mod cuts;
 mod damage;
 mod drain;
+mod fan_out;
 mod harness;
 mod hosts;
 mod kill;

@@ -13,6 +13,7 @@ mod pace;
 mod quiet;
 mod replay;
 mod report;
+mod shards;
 mod slow;
 mod stage;
 
@@ -27,6 +28,7 @@ pub use self::{
     quiet::Quiet,
     replay::{Replay, ReplayRow},
     report::FanOutReport,
+    shards::{Shards, ShardsPhase},
     slow::{Slow, SlowPhase},
 };
 use super::{Error, Machine, Subject};
@@ -47,6 +49,8 @@ pub enum Scenario {
     Herd,
     /// Some never read, or hardly, or talk all the time, while others read on.
     Slow,
+    /// Readers that read in several streams, each of a part of the accounts.
+    Shards,
 }
 
 /// Text that names no scenario.
@@ -58,8 +62,15 @@ pub struct ScenarioError {
 
 impl Scenario {
     /// All of them, in the order they are told.
-    pub const ALL: [Scenario; 6] =
-        [Scenario::Live, Scenario::Pace, Scenario::Replay, Scenario::Quiet, Scenario::Herd, Scenario::Slow];
+    pub const ALL: [Scenario; 7] = [
+        Scenario::Live,
+        Scenario::Pace,
+        Scenario::Replay,
+        Scenario::Quiet,
+        Scenario::Herd,
+        Scenario::Slow,
+        Scenario::Shards,
+    ];
 
     /// In a word.
     pub fn name(self) -> &'static str {
@@ -70,6 +81,7 @@ impl Scenario {
             Scenario::Quiet => "quiet",
             Scenario::Herd => "herd",
             Scenario::Slow => "slow",
+            Scenario::Shards => "shards",
         }
     }
 }
@@ -144,6 +156,8 @@ pub enum Outcome {
     Herd(Herd),
     /// Of [`Scenario::Slow`].
     Slow(Slow),
+    /// Of [`Scenario::Shards`].
+    Shards(Shards),
 }
 
 /// Measures; tells `progress` what it does.
@@ -165,6 +179,7 @@ pub async fn fan_out(mut config: FanOutConfig, progress: impl Fn(&str)) -> Resul
             Scenario::Quiet => Outcome::Quiet(quiet::measure(&stage, &config.sizes).await?),
             Scenario::Herd => Outcome::Herd(herd::measure(&stage, &config.sizes).await?),
             Scenario::Slow => Outcome::Slow(slow::measure(&stage, &config.sizes).await?),
+            Scenario::Shards => Outcome::Shards(shards::measure(&stage, &config.sizes).await?),
         });
         stage.end().await?;
     }

@@ -129,7 +129,7 @@ impl FanOutReport {
                 };
                 vec![("fan-out-pace.svg", lines.draw())]
             }
-            Outcome::Quiet(_) | Outcome::Slow(_) => Vec::new(),
+            Outcome::Quiet(_) | Outcome::Slow(_) | Outcome::Shards(_) => Vec::new(),
         }
     }
 
@@ -149,6 +149,7 @@ impl Outcome {
             Outcome::Quiet(_) => "quiet",
             Outcome::Herd(_) => "herd",
             Outcome::Slow(_) => "slow",
+            Outcome::Shards(_) => "shards",
         }
     }
 
@@ -160,6 +161,7 @@ impl Outcome {
             Outcome::Quiet(quiet) => quiet.checks(),
             Outcome::Herd(herd) => herd.checks(),
             Outcome::Slow(slow) => slow.checks(),
+            Outcome::Shards(shards) => shards.checks(),
         }
     }
 
@@ -171,6 +173,7 @@ impl Outcome {
             Outcome::Quiet(quiet) => quiet.to_json(),
             Outcome::Herd(herd) => herd.to_json(),
             Outcome::Slow(slow) => slow.to_json(),
+            Outcome::Shards(shards) => shards.to_json(),
         }
     }
 }
@@ -184,6 +187,7 @@ impl fmt::Display for Outcome {
             Outcome::Quiet(quiet) => quiet.fmt(f),
             Outcome::Herd(herd) => herd.fmt(f),
             Outcome::Slow(slow) => slow.fmt(f),
+            Outcome::Shards(shards) => shards.fmt(f),
         }
     }
 }

@@ -45,21 +45,22 @@ const KIB_MOST: f64 = 64.0;
 
 pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Slow, Error> {
     let crowd = stage.crowd(SUBSCRIBERS, 0).await?;
-    stage.drive("warming up", &crowd, EVENTS / 3).await?;
-    let alone = phase(stage, &crowd).await?;
+    let events = EVENTS.min(stage.left() / 3);
+    stage.drive("warming up", &crowd, events / 3).await?;
+    let alone = phase(stage, &crowd, events).await?;
     let hostile = sizes.hostile;
     stage.say(&format!("{hostile} that never read, {hostile} that read a byte a second, {hostile} that talk"));
     let address = stage.address();
     let start = |manner| Hostile::start(address, manner, hostile);
     let (_silent, _trickle, talkers) = (start(Manner::Silent)?, start(Manner::Trickle)?, start(Manner::Talker)?);
-    let beside = phase(stage, &crowd).await?;
+    let beside = phase(stage, &crowd, events).await?;
     let talkers_left = talkers.left();
     Ok(Slow { subscribers: SUBSCRIBERS, hostile, alone, beside, talkers_left })
 }
 
-async fn phase(stage: &Stage<'_>, crowd: &Crowd) -> Result<SlowPhase, Error> {
+async fn phase(stage: &Stage<'_>, crowd: &Crowd, events: u64) -> Result<SlowPhase, Error> {
     let (before, started) = (stage.usage()?, Instant::now());
-    let events = stage.drive("slow", crowd, EVENTS).await?;
+    let events = stage.drive("slow", crowd, events).await?;
     let (after, seconds) = (stage.usage()?, started.elapsed().as_secs_f64());
     Ok(SlowPhase {
         events_per_second: events as f64 / seconds,

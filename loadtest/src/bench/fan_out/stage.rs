@@ -69,6 +69,11 @@ impl<'a> Stage<'a> {
         self.player.manifest().warm_up.events
     }
 
+    /// Events that have not been sent yet.
+    pub(super) fn left(&self) -> u64 {
+        self.player.manifest().measured.events - self.player.stats().events
+    }
+
     /// What the relay has used so far.
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         Ok(self.relay.usage()?)
@@ -97,7 +102,11 @@ impl<'a> Stage<'a> {
 
     /// A crowd that is connected.
     pub(super) async fn crowd(&self, readers: usize, look_every: u64) -> Result<Crowd, Error> {
-        let config = self.crowd_config(readers, look_every);
+        self.connected(self.crowd_config(readers, look_every)).await
+    }
+
+    /// Another crowd, connected.
+    pub(super) async fn connected(&self, config: crowd::Config) -> Result<Crowd, Error> {
         let crowd = Crowd::start(config)?;
         self.opened("connecting subscribers", &crowd).await?;
         // An open stream becomes live when its first wait begins.
@@ -128,7 +137,18 @@ impl<'a> Stage<'a> {
     /// Lets the hosts send `events` more, as fast as the slowest of the crowd takes them. Gives how many were sent: some
     /// more, because each host rounds its share up.
     pub(super) async fn drive(&self, what: &'static str, crowd: &Crowd, events: u64) -> Result<u64, Error> {
-        let (sent, had) = (self.player.stats().events, crowd.slowest());
+        self.drive_by(what, crowd, events, Crowd::slowest).await
+    }
+
+    /// As [`Stage::drive`], where `taken` says how many events a crowd has.
+    pub(super) async fn drive_by(
+        &self,
+        what: &'static str,
+        crowd: &Crowd,
+        events: u64,
+        taken: impl Fn(&Crowd) -> u64,
+    ) -> Result<u64, Error> {
+        let (sent, had) = (self.player.stats().events, taken(crowd));
         let target = sent + events;
         let manifest = self.player.manifest();
         if target > manifest.measured.events {
@@ -137,27 +157,27 @@ impl<'a> Stage<'a> {
         let ahead = (AHEAD_BYTES as f64 / manifest.measured.frame_bytes_mean) as u64;
         let (mut moved, mut last) = (Instant::now(), had);
         loop {
-            let taken = crowd.slowest();
-            self.player.play(Pace::UpTo((sent + (taken - had) + ahead).min(target)));
-            if taken - had >= events {
+            let now = taken(crowd);
+            self.player.play(Pace::UpTo((sent + (now - had) + ahead).min(target)));
+            if now - had >= events {
                 break;
             }
-            if taken > last {
-                (moved, last) = (Instant::now(), taken);
+            if now > last {
+                (moved, last) = (Instant::now(), now);
             }
             if crowd.ended() > 0 {
                 return Err(self.not_served(what, crowd));
             }
             if moved.elapsed() > self.limit {
-                return Err(self.late(what, taken - had, events));
+                return Err(self.late(what, now - had, events));
             }
             tokio::time::sleep(POLL).await;
         }
         // The last ones, by which shares were rounded up.
         let sent = self.player.stats().events - sent;
-        match crowd.wait_for(had + sent, self.limit).await {
+        match crowd.wait(self.limit, || taken(crowd) >= had + sent).await {
             true => Ok(sent),
-            false => Err(self.late(what, crowd.slowest() - had, sent)),
+            false => Err(self.late(what, taken(crowd) - had, sent)),
         }
     }
 
