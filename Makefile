@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run check test lint e2e bench soak growth cold-start fuzz
+.PHONY: help setup setup-test run check test lint e2e bench fan-out soak growth cold-start fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,11 @@ bench: setup ## Print the relay's cost per event, its latency and memory, beside
 	cargo build --release --workspace --bins
 	cargo bench --workspace --bench judging
 	$(CARGO_TARGET_DIR)/release/loadtest bench --relay $(CARGO_TARGET_DIR)/release/mainstem --workers 2,1 $(ARGS)
+
+# Some scenarios only, as in: make fan-out ARGS="live pace"
+fan-out: setup ## Print what serving many subscribers costs, live, in replay, beside slow ones, and what raw sockets take
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/loadtest fan-out --relay $(CARGO_TARGET_DIR)/release/mainstem $(ARGS)
 
 # Seconds at full rate.
 SOAK_SECONDS ?= 600
