@@ -1,5 +1,5 @@
-//! Reads behind the ring: large pieces of the log, sent from where they were read to, shared by all who are near the
-//! same place.
+//! Reads behind the ring: large pieces of the log, framed where they were read to, shared by all who are near the same
+//! place.
 //!
 //! ```text
 //!   log ──read_block──▶ piece ──▶ pieces ──┬─ turn ─▶ subscriber ──▶ socket
@@ -312,19 +312,24 @@ impl Reader {
     }
 }
 
-/// Makes a chunk of a block where it stands: the header of each frame is written into the room before it. `None` where
-/// nothing of it is up to `tail`.
+/// Makes a chunk of a block, in its buffer: each frame's header is written into the room before it, and the frames that
+/// may be served move together, so that one slice is all of them. `None` where nothing of it is up to `tail`.
 fn encode(position: Seq, tail: Seq, block: Block, filter: &Filter<'_>) -> Option<Chunk> {
     let Block { mut buffer, mut events } = block;
     events.truncate(events.partition_point(|event| event.seq <= tail));
     let last = events.last()?.seq;
     let mut marks = Vec::with_capacity(events.len());
+    let mut at = 0;
     for event in events.iter().filter(|event| filter.serves_event(event.account, event.seq)) {
         let header = header(Data::Binary, event.frame.len());
-        let start = event.frame.start - header.as_bytes().len();
-        buffer[start..event.frame.start].copy_from_slice(header.as_bytes());
-        marks.push(Mark { seq: event.seq, account: event.account, start: offset(start), end: offset(event.frame.end) });
+        let (start, body) = (at, at + header.as_bytes().len());
+        at = body + event.frame.len();
+        // The room before each frame takes its header, so nothing is written past what has been moved.
+        buffer.copy_within(event.frame.clone(), body);
+        buffer[start..body].copy_from_slice(header.as_bytes());
+        marks.push(Mark { seq: event.seq, account: event.account, start: offset(start), end: offset(at) });
     }
+    buffer.truncate(at);
     Some(Chunk::new(position, last, filter.generation(), Frames::new(buffer.freeze(), marks)))
 }
 
