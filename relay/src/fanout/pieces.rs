@@ -2,6 +2,10 @@
 //!
 //! What must hold: a piece that was made under another state of what may not be served is never given. The piece that
 //! was used longest ago goes first; one that was read ahead counts as used when it was read.
+//!
+//! One reader that goes through the log alone needs no more than the piece it sends and the next: as long as all pieces
+//! are of one line and nobody comes behind it, few are kept, so that their memory is used again while it is in the
+//! processor's cache.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,12 +20,23 @@ pub struct Pieces {
     held: VecDeque<Held>,
     bytes: usize,
     bytes_max: usize,
+    /// The last seq of the piece that was taken in last.
+    line_end: Seq,
+    /// How many were taken in since, each of which followed the one before and was read by one reader only.
+    line_pieces: u32,
 }
+
+/// So many pieces of one line make one reader.
+const LINE_PIECES: u32 = 8;
+/// One reader's part of all bytes.
+const LINE_PART: usize = 8;
 
 #[derive(Debug)]
 struct Held {
     chunk: Arc<Chunk>,
     used_at: Instant,
+    /// The furthest position somebody used it at.
+    furthest: Option<Seq>,
     /// Read ahead, and nobody has come for it yet.
     ahead: bool,
 }
@@ -36,9 +51,9 @@ pub enum Wanted {
 }
 
 impl Pieces {
-    /// None yet; at most `bytes_max`, unless one alone is more.
+    /// None yet; at most `bytes_max`, unless two alone are more.
     pub fn new(bytes_max: usize) -> Pieces {
-        Pieces { held: VecDeque::new(), bytes: 0, bytes_max }
+        Pieces { held: VecDeque::new(), bytes: 0, bytes_max, line_end: Seq(0), line_pieces: 0 }
     }
 
     /// The piece in which a reader at `position` goes on: where there are several, the one that leads furthest.
@@ -47,7 +62,10 @@ impl Pieces {
         let candidates = self.held.iter().enumerate().filter(|(_, held)| continues(held));
         let (at, _) = candidates.max_by_key(|(_, held)| held.chunk.last())?;
         let mut held = self.held.remove(at)?;
-        (held.used_at, held.ahead) = (now, false);
+        if held.furthest.is_some_and(|furthest| position <= furthest) {
+            self.line_pieces = 0;
+        }
+        (held.used_at, held.ahead, held.furthest) = (now, false, held.furthest.max(Some(position)));
         let chunk = Arc::clone(&held.chunk);
         self.held.push_back(held);
         Some(chunk)
@@ -68,9 +86,13 @@ impl Pieces {
     pub fn insert(&mut self, chunk: Arc<Chunk>, wanted: Wanted, now: Instant) {
         let generation = chunk.generation();
         self.held.retain(|held| held.chunk.generation() == generation);
-        self.held.push_back(Held { chunk, used_at: now, ahead: wanted == Wanted::Ahead });
+        self.line_pieces = if chunk.after() == self.line_end { self.line_pieces.saturating_add(1) } else { 0 };
+        self.line_end = chunk.last();
+        let furthest = (wanted == Wanted::Now).then_some(chunk.after());
+        self.held.push_back(Held { chunk, used_at: now, furthest, ahead: wanted == Wanted::Ahead });
         self.bytes = self.held.iter().map(|held| held.chunk.memory_bytes()).sum();
-        while self.bytes > self.bytes_max && self.held.len() > 1 {
+        let bytes_max = if self.line_pieces < LINE_PIECES { self.bytes_max } else { self.bytes_max / LINE_PART };
+        while self.bytes > bytes_max && self.held.len() > 2 {
             self.pop();
         }
     }
@@ -146,8 +168,34 @@ mod tests {
         assert_eq!([0, 20, 30].map(|after| pieces.has(Seq(after), 0)), [false, true, false]);
         assert_eq!(pieces.bytes(), one);
         let mut tiny = Pieces::new(1);
-        tiny.insert(piece(0), Wanted::Now, now);
-        assert!(tiny.has(Seq(0), 0), "one piece is always kept");
+        for after in [0, 10, 20] {
+            tiny.insert(piece(after), Wanted::Now, now);
+        }
+        assert_eq!([0, 10, 20].map(|after| tiny.has(Seq(after), 0)), [false, true, true], "one and the next are kept");
+    }
+
+    #[test]
+    fn one_reader_alone_keeps_little() {
+        let now = Instant::now();
+        let one = piece(0).memory_bytes();
+        let kept = |readers: u64| {
+            let mut pieces = Pieces::new(32 * one);
+            for number in 0..100 {
+                pieces.insert(piece(10 * number), Wanted::Ahead, now);
+                for _ in 0..readers {
+                    pieces.find(Seq(10 * number), 0, now).unwrap();
+                    pieces.find(Seq(10 * number + 5), 0, now).unwrap();
+                }
+            }
+            pieces.bytes() / one
+        };
+        assert_eq!([1, 2].map(kept), [4, 32]);
+        let mut two_lines = Pieces::new(32 * one);
+        for number in 0..100 {
+            two_lines.insert(piece(10 * number), Wanted::Ahead, now);
+            two_lines.insert(piece(100_000 + 10 * number), Wanted::Ahead, now);
+        }
+        assert_eq!(two_lines.bytes() / one, 32);
     }
 
     #[test]

@@ -412,6 +412,8 @@ impl Subscriber {
             }
             let pulls = self.closing.is_none() && reading.is_none() && !self.outgoing.holds_events();
             if pulls {
+                // Nothing of the piece was for this one: who waits for a turn must not hold one.
+                self.turn = None;
                 match self.fill() {
                     // Perhaps nothing of it is for this one.
                     Filled::Queued if self.outgoing.is_empty() => continue,

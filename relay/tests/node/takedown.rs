@@ -42,6 +42,8 @@ async fn nothing_is_served_but_the_takedown_until_the_account_is_restored() {
         config.hub.ring_bytes = ring_bytes;
         config.hub.chunk_bytes = 300;
         config.hub.replay.piece_bytes = 300;
+        // Who passes over a piece of nothing but what is withheld must not keep its turn.
+        config.hub.replay.turns_max = 1;
         let relay = Relay::start(config).await;
         append_in_turn(&relay, 6, 200).await;
         let mut live = relay.subscribe("?cursor=0").await;
