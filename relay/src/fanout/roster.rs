@@ -39,6 +39,34 @@ pub struct Limits {
     pub unlimited: Networks,
 }
 
+/// Why there is no seat for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSeat {
+    /// All are taken.
+    Full,
+    /// Its address has as many as one may have.
+    AddressFull {
+        /// How many.
+        max: usize,
+    },
+    /// Its token has as many as it may have.
+    TokenFull {
+        /// How many.
+        max: usize,
+    },
+}
+
+impl NoSeat {
+    /// The reason as it is counted.
+    pub fn reason(self) -> Refused {
+        match self {
+            NoSeat::Full => Refused::Full,
+            NoSeat::AddressFull { .. } => Refused::AddressFull,
+            NoSeat::TokenFull { .. } => Refused::TokenFull,
+        }
+    }
+}
+
 /// A token that a subscriber has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
@@ -140,12 +168,12 @@ impl Roster {
     }
 
     /// Takes one, if one is free for this guest.
-    pub fn take(&self, guest: Guest) -> Result<Place, Refused> {
+    pub fn take(&self, guest: Guest) -> Result<Place, NoSeat> {
         let counts = self.counts_of(&guest);
         let mut seats = self.seats();
-        for (count, max, reason) in &counts {
+        for (count, max, full) in &counts {
             if seats.counts.get(count).is_some_and(|taken| taken >= max) {
-                return Err(*reason);
+                return Err(*full);
             }
         }
         for (count, _, _) in counts {
@@ -159,18 +187,18 @@ impl Roster {
 
     /// What a guest counts towards, how many of it there may be, and what one more is told. The guest's own limit comes
     /// first: who has all it may have should hear that.
-    fn counts_of(&self, guest: &Guest) -> Vec<(Count, usize, Refused)> {
+    fn counts_of(&self, guest: &Guest) -> Vec<(Count, usize, NoSeat)> {
         let Limits { max, with_token_max: _, per_address_max, unlimited } = &self.inner.limits;
         if let Some(pass) = &guest.pass {
-            return vec![(Count::Token(Arc::clone(&pass.name)), pass.max, Refused::TokenFull)];
+            return vec![(Count::Token(Arc::clone(&pass.name)), pass.max, NoSeat::TokenFull { max: pass.max })];
         }
         let mut counts = Vec::with_capacity(2);
         if let (Some(client), Some(max)) = (guest.client, per_address_max)
             && !unlimited.contain(client)
         {
-            counts.push((Count::Address(party(client)), *max, Refused::AddressFull));
+            counts.push((Count::Address(party(client)), *max, NoSeat::AddressFull { max: *max }));
         }
-        counts.push((Count::All, *max, Refused::Full));
+        counts.push((Count::All, *max, NoSeat::Full));
         counts
     }
 
@@ -298,7 +326,7 @@ mod tests {
         let roster = roster(2, None);
         let first = roster.take(Guest::default()).unwrap();
         let second = roster.take(Guest { cursor: Some(7), ..Guest::default() }).unwrap();
-        assert_eq!(roster.take(Guest::default()).unwrap_err(), Refused::Full);
+        assert_eq!(roster.take(Guest::default()).unwrap_err(), NoSeat::Full);
         second.seat().at(Seq(9));
         second.seat().sent(2, 300);
         second.seat().sent(1, 100);
@@ -319,12 +347,12 @@ mod tests {
         let roster = roster(5, Some(2));
         let flood: Vec<_> = (0..100).map(|_| roster.take(from("192.0.2.1"))).collect();
         assert_eq!(flood.iter().filter(|taken| taken.is_ok()).count(), 2);
-        assert!(flood.iter().skip(2).all(|taken| matches!(taken, Err(Refused::AddressFull))));
+        assert!(flood.iter().skip(2).all(|taken| matches!(taken, Err(NoSeat::AddressFull { max: 2 }))));
         // One /64 is one party.
         let _six: Vec<_> = (0..2).map(|n| roster.take(from(&format!("2001:db8::{n}"))).unwrap()).collect();
-        assert_eq!(roster.take(from("2001:db8::9")).unwrap_err(), Refused::AddressFull);
+        assert_eq!(roster.take(from("2001:db8::9")).unwrap_err(), NoSeat::AddressFull { max: 2 });
         let _other = roster.take(from("192.0.2.2")).unwrap();
-        assert_eq!(roster.take(from("192.0.2.3")).unwrap_err(), Refused::Full);
+        assert_eq!(roster.take(from("192.0.2.3")).unwrap_err(), NoSeat::Full);
         drop(flood);
         let _again = roster.take(from("192.0.2.1")).unwrap();
     }
@@ -334,7 +362,7 @@ mod tests {
         let roster = roster(3, Some(1));
         let local: Vec<_> = (0..4).map(|_| roster.take(from("127.0.0.1"))).collect();
         assert_eq!(local.iter().filter(|taken| taken.is_ok()).count(), 3);
-        assert!(matches!(local[3], Err(Refused::Full)));
+        assert!(matches!(local[3], Err(NoSeat::Full)));
     }
 
     #[test]
@@ -342,10 +370,10 @@ mod tests {
         let roster = roster(1, Some(1));
         let with_pass = || Guest { pass: Some(Pass { name: "appview".into(), max: 2 }), ..from("192.0.2.1") };
         let _stranger = roster.take(from("192.0.2.1")).unwrap();
-        assert_eq!(roster.take(from("192.0.2.9")).unwrap_err(), Refused::Full);
+        assert_eq!(roster.take(from("192.0.2.9")).unwrap_err(), NoSeat::Full);
         let first = roster.take(with_pass()).unwrap();
         let _second = roster.take(with_pass()).unwrap();
-        assert_eq!(roster.take(with_pass()).unwrap_err(), Refused::TokenFull);
+        assert_eq!(roster.take(with_pass()).unwrap_err(), NoSeat::TokenFull { max: 2 });
         drop(first);
         let _third = roster.take(with_pass()).unwrap();
         assert_eq!(roster.list().len(), 3);

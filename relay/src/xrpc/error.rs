@@ -8,6 +8,8 @@ use http::{StatusCode, header};
 use runtime::chain::Chain;
 use serde_json::json;
 
+use crate::fanout::roster::NoSeat;
+
 /// What a method answers where it can't do what is asked. The names are the lexicons'.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -156,6 +158,16 @@ impl From<storage::error::Error> for Error {
     fn from(error: storage::error::Error) -> Error {
         tracing::warn!(error = %Chain(&error), "a method failed at the store");
         Error::Internal
+    }
+}
+
+impl From<NoSeat> for Error {
+    fn from(no_seat: NoSeat) -> Error {
+        match no_seat {
+            NoSeat::Full => Error::Full,
+            NoSeat::AddressFull { max } => Error::AddressFull { max },
+            NoSeat::TokenFull { max } => Error::TokenFull { max },
+        }
     }
 }
 

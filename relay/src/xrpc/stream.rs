@@ -120,21 +120,12 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         shard,
         since_micros: app.clock.now_micros(),
     };
-    let place = app.roster.take(guest).map_err(|reason| TurnedAway {
-        reason,
-        error: no_place(reason, app.roster.limits().per_address_max, pass.as_ref()),
+    let place = app.roster.take(guest).map_err(|no_seat| TurnedAway {
+        reason: no_seat.reason(),
+        error: no_seat.into(),
         token: pass.map(|pass| pass.name.to_string()),
     })?;
     Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), shard, answer })
-}
-
-/// What is said where there is no seat.
-fn no_place(reason: Refused, per_address_max: Option<usize>, pass: Option<&Pass>) -> Error {
-    match (reason, per_address_max, pass) {
-        (Refused::AddressFull, Some(max), _) => Error::AddressFull { max },
-        (Refused::TokenFull, _, Some(pass)) => Error::TokenFull { max: pass.max },
-        (_, _, _) => Error::Full,
-    }
 }
 
 /// A token was shown, and it is none of ours.
