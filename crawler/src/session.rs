@@ -98,7 +98,7 @@ pub(crate) async fn open(
         Some(cursor) => format!("{SUBSCRIBE}?cursor={cursor}"),
         None => SUBSCRIBE.to_owned(),
     };
-    let request = ws::Request { authority: name.as_str().to_owned(), target, headers };
+    let request = ws::Request { authority: name.as_str().to_owned(), target, headers, deflate: false };
     ws::connect(stream, request, handshake_within).await.map_err(|error| match &error {
         HandshakeError::Refused { headers, .. } => {
             Failure { retry_after: retry_after(headers), ..Failure::new(End::Refused, Chain(&error)) }

@@ -47,6 +47,8 @@ pub struct Inner {
     pub fanout: fanout::Metrics,
     /// How subscribers are treated.
     pub subscriber: subscriber::Config,
+    /// Whether messages are deflated for subscribers that offer it.
+    pub compression: bool,
     /// The subscribers' seats.
     pub roster: Roster,
     /// Tokens of subscribers.

@@ -151,6 +151,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "CIDR,…", default_value = "127.0.0.0/8,::1", env = "MAINSTEM_TRUSTED_PROXIES")]
     pub trusted_proxies: String,
 
+    /// Compress messages (permessage-deflate) for subscribers that offer it, as many libraries do unasked: off or on. It
+    /// saves about a third of the bytes, and replay by such subscribers is as fast as a CPU compresses
+    #[arg(long, value_name = "off|on", default_value = "off", env = "MAINSTEM_COMPRESSION")]
+    pub compression: String,
+
     /// Whom hosts' operators may write to; named in the crawler's User-Agent
     #[arg(long, value_name = "TEXT", env = "MAINSTEM_CONTACT")]
     pub contact: Option<String>,
@@ -178,6 +183,10 @@ pub struct TailArgs {
     /// Only the accounts of one of n parts, from 0/n on, where the server is a relay that has this (Mainstem)
     #[arg(long, value_name = "i/n")]
     pub shard: Option<Shard>,
+
+    /// Ask for compressed messages (permessage-deflate)
+    #[arg(long)]
+    pub compressed: bool,
 
     /// One JSON object a line, complete, for other programs
     #[arg(long)]

@@ -75,6 +75,8 @@ pub struct Config {
     pub subscribers_per_address: Option<NonZeroUsize>,
     /// Tokens of subscribers.
     pub subscriber_tokens: Vec<SubscriberToken>,
+    /// Whether messages are compressed for subscribers that offer it.
+    pub compression: bool,
     /// Proxies that are believed in whom they serve.
     pub trusted_proxies: Networks,
     /// Whom hosts' operators may write to.
@@ -234,6 +236,12 @@ pub enum Error {
         /// The most.
         max: u64,
     },
+    /// Neither on nor off.
+    #[error("--compression {value:?} is neither on nor off")]
+    Compression {
+        /// What was given.
+        value: String,
+    },
     /// The password's file can't be used.
     #[error("--admin-password-file {} can't be read; it holds the password on its first line", path.display())]
     PasswordFile {
@@ -377,6 +385,7 @@ impl Config {
                 .as_deref()
                 .map_or_else(|| Ok(Vec::new()), subscriber_tokens)?,
             trusted_proxies: trusted_proxies(&args.trusted_proxies)?,
+            compression: compression(&args.compression)?,
             contact: args.contact.clone(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
             crawl: Crawl::default(),
@@ -441,6 +450,7 @@ impl Config {
             ),
             ("subscriber-token-file", "subscriber_token_file", subscriber_tokens),
             ("trusted-proxies", "trusted_proxies", if proxies.is_empty() { none() } else { proxies }),
+            ("compression", "compression", (if self.compression { "on" } else { "off" }).to_owned()),
             ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
             ("log", "log", self.log.filter.clone()),
             ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
@@ -612,6 +622,14 @@ fn trusted_proxies(value: &str) -> Result<Networks, Error> {
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
     egress::read_certificates(path).map_err(|source| Error::Certificates { path: path.to_owned(), source })
+}
+
+fn compression(value: &str) -> Result<bool, Error> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Error::Compression { value: value.to_owned() }),
+    }
 }
 
 fn log_format(value: &str) -> Result<Format, Error> {

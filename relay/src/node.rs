@@ -181,6 +181,7 @@ impl Node {
             hosts,
             fanout,
             subscriber: config.subscriber.clone(),
+            compression: config.compression,
             roster: Roster::new(roster::Limits {
                 max: config.subscribers_max.get(),
                 with_token_max: config.subscriber_tokens.iter().map(|token| token.subscribers_max.get()).sum(),

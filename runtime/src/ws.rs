@@ -2,14 +2,16 @@
 //!
 //! We have our own because two things are needed that tungstenite can't do: a message over the limit is discarded as it
 //! streams in while the socket goes on, and ready-made frames shared by many subscribers are written by who owns the
-//! socket. No extension is offered or taken.
+//! socket. The one extension is permessage-deflate without context takeover (RFC 7692), where both ends want it.
 
 mod decode;
+mod deflate;
 mod encode;
 mod handshake;
 
 pub use decode::{Decoder, Event, ProtocolError};
-pub use encode::{Header, close, header, ping, pong};
+pub use deflate::{Deflater, LEVEL_MAX, agree};
+pub use encode::{Header, close, deflated_header, header, payload, ping, pong};
 pub use handshake::{HandshakeError, Request, Socket, Upgrade, accept, connect};
 
 /// Which end we are. A client masks what it sends and must not be sent masked frames; for a server it is the other way.
@@ -105,6 +107,9 @@ impl Opcode {
 
 /// The largest payload of a control frame.
 pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// The bit of a message's first frame that says that its payload is deflated.
+const RSV1: u8 = 0x40;
 
 /// XORs a payload with its mask, from the payload's byte `offset` on.
 fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {

@@ -46,8 +46,12 @@ async fn next(socket: &mut Socket<TcpStream>, decoder: &mut Decoder) -> Event {
 
 async fn dial(addr: SocketAddr) -> Result<Socket<TcpStream>, HandshakeError> {
     let stream = TcpStream::connect(addr).await.unwrap();
-    let request =
-        ws::Request { authority: addr.to_string(), target: "/stream?cursor=7".into(), headers: HeaderMap::new() };
+    let request = ws::Request {
+        authority: addr.to_string(),
+        target: "/stream?cursor=7".into(),
+        headers: HeaderMap::new(),
+        deflate: false,
+    };
     ws::connect(stream, request, SOON).await
 }
 
@@ -113,7 +117,7 @@ async fn as_a_server_of_tungstenite_with_the_raw_socket_in_hand() {
             let _peer = peer;
             let upgraded = hyper::upgrade::on(request).await.unwrap();
             let parts = upgraded.downcast::<TokioIo<TcpStream>>().unwrap();
-            let mut socket = Socket { stream: parts.io.into_inner(), read: parts.read_buf };
+            let mut socket = Socket { stream: parts.io.into_inner(), read: parts.read_buf, deflate: false };
             let mut decoder = Decoder::new(Role::Server, 100_000);
             loop {
                 let reply = match next(&mut socket, &mut decoder).await {
@@ -228,7 +232,7 @@ async fn a_handshake_that_goes_wrong_says_how() {
 async fn a_server_that_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let request = ws::Request { authority: "x".into(), target: "/".into(), headers: HeaderMap::new() };
+    let request = ws::Request { authority: "x".into(), target: "/".into(), headers: HeaderMap::new(), deflate: false };
     let error = ws::connect(stream, request, Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, HandshakeError::Timeout { .. }), "{error:?}");
 }

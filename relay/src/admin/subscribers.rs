@@ -31,6 +31,8 @@ pub(super) struct Subscriber {
     cursor: Option<u64>,
     /// The part of all accounts that it asked for, `i/n`.
     shard: Option<String>,
+    /// Whether its messages are compressed.
+    compressed: bool,
     connected_at_micros: u64,
     connected_for_s: u64,
     /// It has been given all up to this seq.
@@ -109,7 +111,8 @@ impl Subscriber {
             forwarded_for: view.guest.forwarded_for,
             user_agent: view.guest.user_agent,
             cursor: view.guest.cursor,
-            shard: view.guest.shard.map(|shard| shard.to_string()),
+            shard: view.guest.reader.shard.map(|shard| shard.to_string()),
+            compressed: view.guest.reader.deflated,
             connected_at_micros: view.guest.since_micros,
             connected_for_s: app.clock.now_micros().saturating_sub(view.guest.since_micros) / 1_000_000,
             seq: view.position.0,

@@ -2,13 +2,16 @@
 //!
 //! A chunk is made once and never changed. It covers the seqs in `(after, last]`; a seq in that range that has no frame
 //! is one that may not be served. Its bytes are one buffer, in which the marks say where each event's frame stands, so
-//! that a piece of the log can be sent from where it was read to: what lies between two frames is nobody's business.
+//! that a piece of the log can be sent from where it was read to: what lies between two frames is nobody's business. The
+//! same frames with their payloads deflated are made beside it when the first subscriber asks that takes them so.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runtime::ws::{Data, header};
+use prometheus::IntGauge;
+use runtime::ws::{self, Data, Deflater, header};
 use storage::{log::Published, seq::Seq};
+use tokio::sync::OnceCell;
 
 use super::withheld::Filter;
 
@@ -22,6 +25,14 @@ pub struct Chunk {
     last: Seq,
     generation: u64,
     frames: Frames,
+    deflated: OnceCell<Deflated>,
+}
+
+/// Frames with deflated payloads, counted for as long as they are in memory.
+#[derive(Debug)]
+pub struct Deflated {
+    frames: Frames,
+    in_memory: IntGauge,
 }
 
 /// WebSocket frames in a buffer, in the order of their seqs.
@@ -71,7 +82,7 @@ impl Chunk {
 
     /// Of frames that cover `(after, last]` but for what was withheld in `generation`.
     pub fn new(after: Seq, last: Seq, generation: u64, frames: Frames) -> Chunk {
-        Chunk { after, last, generation, frames }
+        Chunk { after, last, generation, frames, deflated: OnceCell::new() }
     }
 
     /// The seq before its first one.
@@ -94,7 +105,17 @@ impl Chunk {
         &self.frames
     }
 
-    /// What it takes in memory, about.
+    /// The same frames, deflated where that makes them shorter, if somebody has asked for that.
+    pub fn deflated(&self) -> Option<&Frames> {
+        self.deflated.get().map(|deflated| &deflated.frames)
+    }
+
+    /// Gives it its deflated frames, by who comes first; the others wait for that.
+    pub(super) async fn deflate(&self, make: impl AsyncFnOnce() -> Option<Deflated>) {
+        let _made = self.deflated.get_or_try_init(async || make().await.ok_or(())).await;
+    }
+
+    /// What it takes in memory, about, but for its deflated frames, which may take as much again at most.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Arc<Chunk>>() + size_of::<Chunk>() + self.frames.memory_bytes()
     }
@@ -147,8 +168,42 @@ impl Frames {
         }
     }
 
+    /// The same with payloads deflated where that makes them shorter. It takes a CPU a while.
+    pub fn deflate(&self, deflater: &mut Deflater) -> Frames {
+        let mut buffer = Vec::with_capacity(self.wire_bytes() / 2);
+        let mut marks = Vec::with_capacity(self.marks.len());
+        let mut payload = Vec::new();
+        for mark in &self.marks {
+            let frame = self.bytes(mark.start, mark.end);
+            let start = offset(buffer.len());
+            if deflater.deflate(ws::payload(frame), &mut payload) {
+                buffer.extend_from_slice(ws::deflated_header(Data::Binary, payload.len()).as_bytes());
+                buffer.extend_from_slice(&payload);
+            } else {
+                buffer.extend_from_slice(frame);
+            }
+            marks.push(Mark { start, end: offset(buffer.len()), ..*mark });
+        }
+        buffer.shrink_to_fit();
+        Frames::new(buffer.into(), marks)
+    }
+
     fn memory_bytes(&self) -> usize {
         self.buffer.len() + size_of_val(&*self.marks)
+    }
+}
+
+impl Deflated {
+    /// Counts them in `in_memory`.
+    pub(super) fn new(frames: Frames, in_memory: IntGauge) -> Deflated {
+        in_memory.add(frames.memory_bytes() as i64);
+        Deflated { frames, in_memory }
+    }
+}
+
+impl Drop for Deflated {
+    fn drop(&mut self) {
+        self.in_memory.sub(self.frames.memory_bytes() as i64);
     }
 }
 
@@ -183,6 +238,12 @@ pub(super) mod tests {
         }
         let frames = Frames::new(buffer.into(), marks);
         Arc::new(Chunk::new(chunk.after(), chunk.last(), chunk.generation(), frames))
+    }
+
+    /// Gives a chunk its deflated frames.
+    pub(in crate::fanout) fn deflate(chunk: &Chunk) {
+        let deflated = Deflated::new(chunk.frames().deflate(&mut Deflater::new(1)), IntGauge::new("x", "x").unwrap());
+        chunk.deflated.set(deflated).unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tracing::warn;
 
 use super::{
     chunk::Chunk,
+    deflating::Deflating,
     linger::{Due, Linger},
     metrics::Metrics,
     replay::{self, Piece, Reach, Replay},
@@ -42,6 +43,9 @@ pub struct Config {
     pub chunk_bytes: usize,
     /// Sizes of the reads behind the ring.
     pub replay: replay::Config,
+    /// Chunks that are deflated at once, by a thread each: half of the processors', so that a herd that replays deflated
+    /// leaves the other half to the rest.
+    pub deflate_jobs_max: usize,
     /// The longest a chunk that is not full waits after the one before.
     pub linger_max: Duration,
 }
@@ -52,6 +56,7 @@ impl Default for Config {
             ring_bytes: 16 << 20,
             chunk_bytes: 256 << 10,
             replay: replay::Config::default(),
+            deflate_jobs_max: std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2),
             linger_max: Duration::from_millis(20),
         }
     }
@@ -70,6 +75,7 @@ struct Shared {
     /// The ring's last seq.
     tail: watch::Sender<Seq>,
     replay: Replay,
+    deflating: Arc<Deflating>,
     rate: Rate,
     config: Config,
     metrics: Metrics,
@@ -87,9 +93,10 @@ impl Hub {
         let withheld = Arc::new(withheld);
         metrics.withheld_accounts.set(count(withheld.filter().len()));
         let replay = Replay::new(log.clone(), withheld.clone(), &config.replay, metrics.clone());
+        let deflating = Arc::new(Deflating::new(config.deflate_jobs_max, metrics.clone()));
         let ring = RwLock::new(Ring::new(last, config.ring_bytes));
         let tail = watch::Sender::new(last);
-        let shared = Shared { log, withheld, ring, tail, replay, rate: Rate::default(), config, metrics };
+        let shared = Shared { log, withheld, ring, tail, replay, deflating, rate: Rate::default(), config, metrics };
         Ok(Hub { shared: Arc::new(shared) })
     }
 
@@ -108,8 +115,30 @@ impl Hub {
         self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).find(position, bytes_max)
     }
 
-    /// What follows `position` in the log, with the turn to send it; none where it is the end.
-    pub async fn read_behind(&self, position: Seq) -> Result<Option<Piece>, ReadError> {
+    /// What follows `position` in the log, with the turn to send it; none where it is the end. For a reader that takes
+    /// deflated frames they have been made.
+    pub async fn read_behind(&self, position: Seq, deflated: bool) -> Result<Option<Piece>, ReadError> {
+        if deflated {
+            // No turn to send is held meanwhile, and few pieces are.
+            let _place = self.shared.deflating.turn_behind().await;
+            let Some(Piece { chunk, turn }) = self.read_plain(position).await? else { return Ok(None) };
+            if chunk.deflated().is_some() {
+                return Ok(Some(Piece { chunk, turn }));
+            }
+            drop(turn);
+            self.deflate(&chunk).await;
+            let turn = self.shared.replay.turn().await?;
+            return Ok(Some(Piece { chunk, turn: Some(turn) }));
+        }
+        self.read_plain(position).await
+    }
+
+    /// Deflates a chunk, or waits for who does.
+    pub async fn deflate(&self, chunk: &Arc<Chunk>) {
+        self.shared.deflating.deflate(chunk).await;
+    }
+
+    async fn read_plain(&self, position: Seq) -> Result<Option<Piece>, ReadError> {
         let tail = *self.shared.tail.borrow();
         let ring_after = self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).after();
         self.shared.replay.read(position, Reach { tail, ring_after }).await

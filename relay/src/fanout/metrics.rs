@@ -124,6 +124,12 @@ pub struct Metrics {
     pub replay_bytes: IntGauge,
     /// Reads behind the ring that another's read served.
     pub replay_shared: IntCounter,
+    /// Bytes of events that were deflated, before.
+    pub deflate_read_bytes: IntCounter,
+    /// What became of them.
+    pub deflate_made_bytes: IntCounter,
+    /// Bytes of deflated events in memory.
+    pub deflated_bytes: IntGauge,
     ended: IntCounterVec,
     refused: IntCounterVec,
 }
@@ -175,6 +181,21 @@ impl Metrics {
             )?,
             events: counter(registry, "mainstem_fanout_events_total", "Events taken from the log to be served.")?,
             ring_bytes: gauge(registry, "mainstem_fanout_ring_bytes", "Bytes of encoded events held in memory.")?,
+            deflate_read_bytes: counter(
+                registry,
+                "mainstem_fanout_deflate_read_bytes_total",
+                "Bytes of events that were compressed, before that; each event once for all subscribers.",
+            )?,
+            deflate_made_bytes: counter(
+                registry,
+                "mainstem_fanout_deflate_made_bytes_total",
+                "Bytes of events that were compressed, after that.",
+            )?,
+            deflated_bytes: gauge(
+                registry,
+                "mainstem_fanout_deflated_bytes",
+                "Bytes of compressed events in memory, beside the same in plain.",
+            )?,
             replay_reads: counter(
                 registry,
                 "mainstem_fanout_replay_reads_total",

@@ -12,6 +12,7 @@
 
 pub mod chunk;
 pub mod cursor;
+pub mod deflating;
 pub mod hub;
 pub mod linger;
 pub mod metrics;

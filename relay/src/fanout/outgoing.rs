@@ -9,9 +9,18 @@ use bytes::Bytes;
 use storage::seq::Seq;
 
 use super::{
-    chunk::{Chunk, Mark},
+    chunk::{Chunk, Frames, Mark},
     shard::Shard,
 };
+
+/// What a subscriber reads, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// The part of all accounts that it asked for; `None` for all.
+    pub shard: Option<Shard>,
+    /// Whether it takes messages deflated.
+    pub deflated: bool,
+}
 
 /// What has left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +34,7 @@ pub struct Sent {
 /// What has still to leave, in order.
 #[derive(Debug)]
 pub struct Outgoing {
-    shard: Option<Shard>,
+    reader: Reader,
     pieces: VecDeque<Piece>,
 }
 
@@ -48,6 +57,8 @@ enum Piece {
 #[derive(Debug)]
 struct Run {
     chunk: Arc<Chunk>,
+    /// Whether its deflated frames leave.
+    deflated: bool,
     /// The place among the chunk's marks of the frame that leaves next, which is a wanted one.
     next: usize,
     /// The place after the last.
@@ -59,9 +70,9 @@ struct Run {
 }
 
 impl Outgoing {
-    /// Nothing, for a subscriber to all events or to a shard.
-    pub fn new(shard: Option<Shard>) -> Outgoing {
-        Outgoing { shard, pieces: VecDeque::new() }
+    /// Nothing yet, for such a reader.
+    pub fn new(reader: Reader) -> Outgoing {
+        Outgoing { reader, pieces: VecDeque::new() }
     }
 
     /// Whether everything has left.
@@ -79,12 +90,13 @@ impl Outgoing {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Own { .. }))
     }
 
-    /// Queues what of the chunk is above `position`.
+    /// Queues what of the chunk is above `position`: its deflated frames for a reader that takes them, if they are there.
     pub fn push_chunk(&mut self, chunk: Arc<Chunk>, position: Seq) {
         let (first, end) = (chunk.frames().first_after(position), chunk.events());
         let next = self.wanted(&chunk, first, end);
         if next < end {
-            self.pieces.push_back(Piece::Events(Run { chunk, next, end, at: 0, from: position }));
+            let deflated = self.reader.deflated && chunk.deflated().is_some();
+            self.pieces.push_back(Piece::Events(Run { chunk, deflated, next, end, at: 0, from: position }));
         }
     }
 
@@ -100,7 +112,7 @@ impl Outgoing {
         let under_way = self.pieces.front().is_some_and(Piece::is_under_way);
         if under_way
             && let Some(Piece::Events(run)) = self.pieces.front_mut()
-            && let Some(rest) = run.split_off_rest(self.shard)
+            && let Some(rest) = run.split_off_rest(self.reader.shard)
         {
             self.pieces.insert(1, Piece::Events(rest));
         }
@@ -132,7 +144,7 @@ impl Outgoing {
                 goes_on_from.get_or_insert(run.position());
                 continue;
             }
-            if let Some(rest) = run.split_off_rest(self.shard) {
+            if let Some(rest) = run.split_off_rest(self.reader.shard) {
                 goes_on_from = Some(rest.position());
             }
             self.pieces.push_back(Piece::Events(run));
@@ -145,7 +157,7 @@ impl Outgoing {
         let goes_on_from = self.take_back();
         if let Some(Piece::Events(run)) = self.pieces.front() {
             let mark = run.mark();
-            let rest = run.chunk.frames().bytes(mark.start + run.at, mark.end);
+            let rest = run.frames().bytes(mark.start + run.at, mark.end);
             self.pieces[0] = Piece::Rest { bytes: Bytes::copy_from_slice(rest), at: 0 };
         }
         goes_on_from
@@ -158,7 +170,7 @@ impl Outgoing {
             let left = &mut slices[filled..];
             let Some(slot) = left.first_mut() else { break };
             filled += match piece {
-                Piece::Events(run) => run.slices(self.shard, left),
+                Piece::Events(run) => run.slices(self.reader.shard, left),
                 Piece::Rest { bytes, at } | Piece::Own { bytes, at } => {
                     *slot = IoSlice::new(&bytes[*at..]);
                     1
@@ -174,7 +186,7 @@ impl Outgoing {
         let mut sent = Sent::default();
         while let Some(piece) = self.pieces.front_mut() {
             let done = match piece {
-                Piece::Events(run) => run.advance(self.shard, &mut left, &mut sent),
+                Piece::Events(run) => run.advance(self.reader.shard, &mut left, &mut sent),
                 Piece::Rest { bytes, at } => {
                     let step = left.min(bytes.len() - *at);
                     (*at, left) = (*at + step, left - step);
@@ -199,7 +211,7 @@ impl Outgoing {
     }
 
     fn wanted(&self, chunk: &Chunk, from: usize, end: usize) -> usize {
-        wanted(chunk.frames().marks(), self.shard, from, end)
+        wanted(chunk.frames().marks(), self.reader.shard, from, end)
     }
 }
 
@@ -215,9 +227,13 @@ impl Piece {
 }
 
 impl Run {
+    fn frames(&self) -> &Frames {
+        frames(&self.chunk, self.deflated)
+    }
+
     /// Where the frame that leaves next stands.
     fn mark(&self) -> Mark {
-        self.chunk.frames().marks()[self.next]
+        self.frames().marks()[self.next]
     }
 
     /// The seq to go on from for one who has none of these events.
@@ -229,14 +245,15 @@ impl Run {
     /// Ends with the frame that leaves next. Gives what comes after it, if anything does.
     fn split_off_rest(&mut self, shard: Option<Shard>) -> Option<Run> {
         let next = wanted(self.chunk.frames().marks(), shard, self.next + 1, self.end);
-        let rest = Run { chunk: Arc::clone(&self.chunk), next, end: self.end, at: 0, from: self.from };
+        let (chunk, deflated) = (Arc::clone(&self.chunk), self.deflated);
+        let rest = Run { chunk, deflated, next, end: self.end, at: 0, from: self.from };
         self.end = self.next + 1;
         (rest.next < rest.end).then_some(rest)
     }
 
     /// Fills one slice or more, of which there is at least one.
     fn slices<'a>(&'a self, shard: Option<Shard>, slices: &mut [IoSlice<'a>]) -> usize {
-        let frames = self.chunk.frames();
+        let frames = self.frames();
         let marks = frames.marks();
         let (mut start, mut end) = (marks[self.next].start + self.at, marks[self.next].end);
         if shard.is_none() && frames.are_adjacent() {
@@ -265,7 +282,7 @@ impl Run {
 
     /// Takes up to `left` bytes off. Gives whether nothing is left of it.
     fn advance(&mut self, shard: Option<Shard>, left: &mut usize, sent: &mut Sent) -> bool {
-        let marks = self.chunk.frames().marks();
+        let marks = frames(&self.chunk, self.deflated).marks();
         while self.next < self.end {
             let rest = marks[self.next].wire_bytes() - self.at as usize;
             if *left < rest {
@@ -285,6 +302,11 @@ impl Run {
     }
 }
 
+/// The frames that leave of a chunk. Once the deflated ones are there, they stay.
+fn frames(chunk: &Chunk, deflated: bool) -> &Frames {
+    chunk.deflated().filter(|_| deflated).unwrap_or(chunk.frames())
+}
+
 /// The first place in `from..end` whose event is wanted; `end` where none is.
 fn wanted(marks: &[Mark], shard: Option<Shard>, from: usize, end: usize) -> usize {
     match shard {
@@ -298,7 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fanout::chunk::tests::{chunk, spread};
+    use crate::fanout::chunk::tests::{chunk, deflate, spread};
 
     fn drain(outgoing: &mut Outgoing, step: usize) -> (Vec<u8>, Sent) {
         let (mut all, mut total) = (Vec::new(), Sent::default());
@@ -318,7 +340,7 @@ mod tests {
 
     /// All frames of a chunk above `position` and of the shard.
     fn wire(chunk: &Chunk, position: u64, shard: Option<Shard>) -> Vec<Vec<u8>> {
-        let frames = chunk.frames();
+        let frames = chunk.deflated().unwrap_or(chunk.frames());
         let wanted = |mark: &&Mark| mark.seq.0 > position && shard.is_none_or(|shard| shard.holds(mark.account));
         frames.marks().iter().filter(wanted).map(|mark| frames.bytes(mark.start, mark.end).to_vec()).collect()
     }
@@ -326,7 +348,7 @@ mod tests {
     #[test]
     fn a_position_inside_gives_the_rest() {
         let chunk = chunk(10, &[5, 200, 70_000]);
-        let mut outgoing = Outgoing::new(None);
+        let mut outgoing = Outgoing::new(Reader::default());
         outgoing.push_chunk(chunk.clone(), Seq(11));
         let (bytes, sent) = drain(&mut outgoing, 1000);
         assert_eq!(bytes, wire(&chunk, 11, None).concat());
@@ -337,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_shard_without_an_event_in_a_chunk_queues_nothing() {
-        let mut outgoing = Outgoing::new(Shard::new(2, 3).ok());
+        let mut outgoing = Outgoing::new(Reader { shard: Shard::new(2, 3).ok(), ..Reader::default() });
         outgoing.push_chunk(chunk(2, &[4, 4]), Seq(2));
         assert!(outgoing.is_empty());
     }
@@ -347,7 +369,7 @@ mod tests {
         let chunk = chunk(0, &[4, 4, 4]);
         let whole = wire(&chunk, 0, None).concat();
         for already in 0..18 {
-            let mut outgoing = Outgoing::new(None);
+            let mut outgoing = Outgoing::new(Reader::default());
             outgoing.push_chunk(chunk.clone(), Seq(0));
             let mut bytes = whole[..already].to_vec();
             outgoing.advance(already);
@@ -364,7 +386,7 @@ mod tests {
     fn pongs_keep_their_order() {
         let chunk = chunk(0, &[4, 4, 4]);
         for already in 0..18 {
-            let mut outgoing = Outgoing::new(None);
+            let mut outgoing = Outgoing::new(Reader::default());
             outgoing.push_chunk(chunk.clone(), Seq(0));
             outgoing.advance(already);
             outgoing.push_soon(Bytes::from_static(b"PON1"));
@@ -382,7 +404,7 @@ mod tests {
     fn a_cut_leaves_whole_frames() {
         let chunk = chunk(0, &[4, 4, 4]);
         for already in 0..18 {
-            let mut outgoing = Outgoing::new(None);
+            let mut outgoing = Outgoing::new(Reader::default());
             outgoing.push_chunk(chunk.clone(), Seq(0));
             outgoing.push_chunk(chunk.clone(), Seq(0));
             outgoing.advance(already);
@@ -396,7 +418,7 @@ mod tests {
     fn what_has_not_left_is_taken_back() {
         let chunks = [chunk(0, &[4, 4, 4]), chunk(3, &[4, 4, 4])];
         for (already, park) in (0..36).flat_map(|already| [(already, false), (already, true)]) {
-            let mut outgoing = Outgoing::new(None);
+            let mut outgoing = Outgoing::new(Reader::default());
             outgoing.push_chunk(chunks[0].clone(), Seq(0));
             outgoing.push_chunk(chunks[1].clone(), Seq(3));
             outgoing.advance(already);
@@ -413,7 +435,7 @@ mod tests {
             let frames = already.div_ceil(6) as u64;
             assert_eq!(goes_on_from, (frames < 6).then_some(Seq(frames)), "after {already} bytes");
         }
-        let mut outgoing = Outgoing::new(None);
+        let mut outgoing = Outgoing::new(Reader::default());
         outgoing.push_chunk(chunks[1].clone(), Seq(5));
         assert_eq!(outgoing.take_back(), Some(Seq(5)), "not to what was never asked for");
     }
@@ -422,13 +444,16 @@ mod tests {
         #[test]
         fn whatever_happens_on_the_way_the_frames_are_the_same(
             sizes in prop::collection::vec(0usize..300, 1..20), step in 1usize..400, position in 0u64..20,
-            shard in prop::option::of((0u32..3, 1u32..4)), apart: bool, steps in prop::collection::vec((0usize..500, 0u8..4), 0..8),
+            shard in prop::option::of((0u32..3, 1u32..4)), apart: bool, deflated: bool, steps in prop::collection::vec((0usize..500, 0u8..4), 0..8),
         ) {
             let chunk = chunk(0, &sizes);
             let chunk = if apart { spread(&chunk) } else { chunk };
             let shard = shard.and_then(|(index, count)| Shard::new(index, count).ok());
+            if deflated {
+                deflate(&chunk);
+            }
             let expected = wire(&chunk, position, shard);
-            let mut outgoing = Outgoing::new(shard);
+            let mut outgoing = Outgoing::new(Reader { shard, deflated });
             outgoing.push_chunk(chunk.clone(), Seq(position));
             let (mut bytes, mut events) = (Vec::new(), 0);
             for (taken, then) in steps {

@@ -87,8 +87,8 @@ pub struct Turn {
 pub struct Piece {
     /// The chunk in which it goes on.
     pub chunk: Arc<Chunk>,
-    /// Its turn to send it.
-    pub turn: Turn,
+    /// Its turn to send it, where it comes from the log.
+    pub turn: Option<Turn>,
 }
 
 /// How far readers may be led.
@@ -125,7 +125,7 @@ impl Replay {
                 let Some(fetched) = self.reader.fetch(position, reach.tail).await? else { return Ok(None) };
                 Some(fetched)
             };
-            let permit = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| storage::error::Error::Closed)?;
+            let turn = self.turn().await?;
             let chunk = match fetched {
                 Some(fetched) => Some(fetched.chunk),
                 None => self.reader.find(position),
@@ -133,9 +133,15 @@ impl Replay {
             // Else it has been dropped meanwhile.
             if let Some(chunk) = chunk {
                 self.read_ahead(chunk.last(), reach);
-                return Ok(Some(Piece { chunk, turn: Turn { _permit: permit } }));
+                return Ok(Some(Piece { chunk, turn: Some(turn) }));
             }
         }
+    }
+
+    /// Waits for the turn to send what was read.
+    pub async fn turn(&self) -> Result<Turn, ReadError> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| storage::error::Error::Closed)?;
+        Ok(Turn { _permit: permit })
     }
 
     /// Forgets what was read, because it may be served no longer.

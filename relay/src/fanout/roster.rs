@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Refused,
-    shard::Shard,
+    outgoing::Reader,
     turned_away::{Row, TurnedAway},
 };
 
@@ -91,8 +91,8 @@ pub struct Guest {
     pub user_agent: Option<String>,
     /// The cursor it asked for.
     pub cursor: Option<u64>,
-    /// The part of all accounts that it asked for.
-    pub shard: Option<Shard>,
+    /// What it asked for.
+    pub reader: Reader,
     /// When it came, microseconds since the Unix epoch.
     pub since_micros: u64,
 }

@@ -36,11 +36,10 @@ use super::{
     cursor::Start,
     hub::Hub,
     metrics::{Ended, Metrics},
-    outgoing::Outgoing,
+    outgoing::{Outgoing, Reader},
     replay::{Piece, Turn},
     ring::Found,
     roster::Seat,
-    shard::Shard,
     slow::Progress,
     socket::{self, Taken},
 };
@@ -101,6 +100,8 @@ pub struct Subscriber {
     socket: TcpStream,
     decoder: Decoder,
     outgoing: Outgoing,
+    /// Whether it waits for chunks to be deflated.
+    takes_deflated: bool,
     /// Held while it sends what it replays.
     turn: Option<Turn>,
     /// All up to this seq has been queued.
@@ -136,6 +137,8 @@ type Reading = Pin<Box<dyn Future<Output = Result<Option<Piece>, ReadError>> + S
 /// What memory had for it.
 enum Filled {
     Queued,
+    /// The next chunk, which has still to be deflated.
+    Plain(Arc<Chunk>),
     AtEnd,
     Behind,
 }
@@ -198,7 +201,7 @@ impl Calls<'_, '_> {
 }
 
 impl Subscriber {
-    /// A subscriber whose handshake is done, to all events or to those of a shard.
+    /// A subscriber whose handshake is done.
     pub fn new(
         hub: Hub,
         config: Config,
@@ -206,14 +209,15 @@ impl Subscriber {
         seat: Arc<Seat>,
         socket: TcpStream,
         start: Start,
-        shard: Option<Shard>,
+        reader: Reader,
     ) -> Subscriber {
         let now = Instant::now();
         let mut subscriber = Subscriber {
             progress: Progress::new(config.stall_max),
             allowance: TokenBucket::new(config.input_bytes_per_second, config.input_bytes_at_once),
-            decoder: Decoder::new(Role::Server, config.message_bytes_max),
-            outgoing: Outgoing::new(shard),
+            decoder: Decoder::new(Role::Server, config.message_bytes_max).taking_deflated(reader.deflated),
+            outgoing: Outgoing::new(reader),
+            takes_deflated: reader.deflated,
             turn: None,
             position: Seq(0),
             generation: hub.generation(),
@@ -280,7 +284,7 @@ impl Subscriber {
                 }
                 Woken::Readable(Err(_)) | Woken::Writable(Err(_)) => Some(Ended::Left),
                 Woken::Read(result) => {
-                    self.forget(&mut reading);
+                    reading = None;
                     self.take_read(result);
                     None
                 }
@@ -296,7 +300,11 @@ impl Subscriber {
                     None
                 }
                 Woken::Stop => {
-                    // Who keeps up gets all there is; the others go on from their cursor elsewhere.
+                    // Who keeps up gets all there is; the others go on from their cursor elsewhere. What is not
+                    // deflated yet goes as it is.
+                    if std::mem::take(&mut self.takes_deflated) {
+                        reading = None;
+                    }
                     while matches!(self.pump(&mut reading), Ok(Pumped::Burst)) {}
                     self.close(Ended::Shutdown, CloseCode::GOING_AWAY, "the relay is shutting down");
                     None
@@ -306,7 +314,6 @@ impl Subscriber {
                 break ended;
             }
         };
-        self.forget(&mut reading);
         self.closing.map_or(ended, |closing| closing.reason)
     }
 
@@ -326,7 +333,14 @@ impl Subscriber {
     /// Queues what memory holds for it.
     fn fill(&mut self) -> Filled {
         match self.hub.find(self.position, self.config.batch_bytes) {
-            Found::Chunks(chunks) => {
+            Found::Chunks(mut chunks) => {
+                if self.takes_deflated {
+                    match chunks.iter().position(|chunk| chunk.deflated().is_none()) {
+                        Some(0) => return Filled::Plain(chunks.swap_remove(0)),
+                        Some(plain) => chunks.truncate(plain),
+                        None => {}
+                    }
+                }
                 for chunk in chunks {
                     self.queue(chunk);
                 }
@@ -352,8 +366,9 @@ impl Subscriber {
         }
         match result {
             Ok(Some(Piece { chunk, turn })) => {
-                self.turn = Some(turn);
                 self.queue(chunk);
+                // Where nothing of it is for this one, others may send at once.
+                self.turn = turn.filter(|_| self.outgoing.holds_events());
             }
             Ok(None) => {}
             // The window moved on between the cursor's check and the first read.
@@ -423,10 +438,20 @@ impl Subscriber {
                         return Ok(Pumped::AtEnd);
                     }
                     Filled::AtEnd => {}
+                    Filled::Plain(chunk) => {
+                        let hub = self.hub.clone();
+                        *reading = Some(Box::pin(async move {
+                            hub.deflate(&chunk).await;
+                            Ok(Some(Piece { chunk, turn: None }))
+                        }));
+                    }
                     Filled::Behind => {
-                        let (hub, position) = (self.hub.clone(), self.position);
-                        *reading = Some(Box::pin(async move { hub.read_behind(position).await }));
-                        self.metrics.replaying.inc();
+                        let (hub, position, deflated) = (self.hub.clone(), self.position, self.takes_deflated);
+                        let replaying = Replaying::new(&self.metrics);
+                        *reading = Some(Box::pin(async move {
+                            let _replaying = replaying;
+                            hub.read_behind(position, deflated).await
+                        }));
                     }
                 }
             }
@@ -611,11 +636,21 @@ impl Subscriber {
         }
         None
     }
+}
 
-    fn forget(&self, reading: &mut Option<Reading>) {
-        if reading.take().is_some() {
-            self.metrics.replaying.dec();
-        }
+/// Counts a subscriber that reads behind the ring for as long as it does.
+struct Replaying(Metrics);
+
+impl Replaying {
+    fn new(metrics: &Metrics) -> Replaying {
+        metrics.replaying.inc();
+        Replaying(metrics.clone())
+    }
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        self.0.replaying.dec();
     }
 }
 

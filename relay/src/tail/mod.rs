@@ -83,6 +83,7 @@ pub async fn run(args: &TailArgs) -> Result<ExitCode, Error> {
     let mut tail = Tail {
         cursor: args.cursor,
         shard: args.shard,
+        compressed: args.compressed,
         json: args.json,
         color: io::stdout().is_terminal(),
         heard: false,
@@ -123,6 +124,7 @@ pub async fn run(args: &TailArgs) -> Result<ExitCode, Error> {
 struct Tail {
     cursor: Option<u64>,
     shard: Option<Shard>,
+    compressed: bool,
     json: bool,
     color: bool,
     /// Whether this connection has brought anything.
@@ -139,7 +141,7 @@ impl Tail {
             headers.insert(header::USER_AGENT, agent);
         }
         let target = self.target(&address.path);
-        let request = ws::Request { authority: address.authority.clone(), target, headers };
+        let request = ws::Request { authority: address.authority.clone(), target, headers, deflate: self.compressed };
         let socket = ws::connect(stream, request, HANDSHAKE_MAX).await?;
         self.read(socket).await
     }
@@ -153,8 +155,8 @@ impl Tail {
     }
 
     async fn read(&mut self, socket: Socket<Stream>) -> Result<Never, Lost> {
-        let Socket { mut stream, read } = socket;
-        let mut decoder = Decoder::new(Role::Client, FRAME_BYTES_MAX);
+        let Socket { mut stream, read, deflate } = socket;
+        let mut decoder = Decoder::new(Role::Client, FRAME_BYTES_MAX).taking_deflated(deflate);
         let mut buffer = vec![0; 64 << 10];
         let mut input = &read[..];
         let mut asked = false;
@@ -285,7 +287,7 @@ mod tests {
     fn what_is_asked_for_stands_in_the_query() {
         let target = |cursor, shard: Option<&str>| {
             let shard = shard.map(|shard| shard.parse().unwrap());
-            Tail { cursor, shard, json: false, color: false, heard: false }.target("/stream")
+            Tail { cursor, shard, compressed: false, json: false, color: false, heard: false }.target("/stream")
         };
         assert_eq!(target(None, None), "/stream");
         assert_eq!(target(Some(7), None), "/stream?cursor=7");

@@ -24,6 +24,7 @@ use crate::{
     fanout::{
         cursor::{self, Start},
         metrics::{Ended, Refused},
+        outgoing::Reader,
         roster::{Guest, Pass, Place},
         shard::Shard,
         subscriber::Subscriber,
@@ -43,7 +44,7 @@ pub(super) async fn subscribe_repos(
     request: Request,
 ) -> Result<Response, Error> {
     let client = client(&app, &request);
-    let Admitted { place, start, shard, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
+    let Admitted { place, start, reader, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
         let TurnedAway { reason, token, error } = turned_away;
         app.fanout.refused(reason);
         app.roster.turned_away(client, token.as_deref(), reason, app.clock.now_micros());
@@ -54,7 +55,7 @@ pub(super) async fn subscribe_repos(
         None => info_span!("subscriber"),
     };
     let tasks = app.tasks.clone();
-    tasks.spawn_in(span, "subscriber", serve(app, place, start, shard, request));
+    tasks.spawn_in(span, "subscriber", serve(app, place, start, reader, request));
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -66,7 +67,7 @@ pub(super) async fn subscribe_repos(
 struct Admitted {
     place: Place,
     start: Start,
-    shard: Option<Shard>,
+    reader: Reader,
     /// The headers of the answer.
     answer: HeaderMap,
 }
@@ -96,7 +97,7 @@ fn client(app: &App, request: &Request) -> Option<IpAddr> {
 
 fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) -> Result<Admitted, TurnedAway> {
     let no_upgrade = |error| TurnedAway::of(Refused::NoUpgrade, error);
-    let answer = match ws::accept(request.method(), request.headers()) {
+    let mut answer = match ws::accept(request.method(), request.headers()) {
         Upgrade::Accept(answer) => answer,
         Upgrade::WrongMethod => return Err(no_upgrade(Error::MethodNotAllowed { allow: "GET" })),
         Upgrade::Required => return Err(no_upgrade(Error::UpgradeRequired)),
@@ -108,6 +109,9 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         .map_err(|error| TurnedAway::of(Refused::BadRequest, Error::invalid(error.to_string())))?;
     let shard = params.get("shard").map(str::parse::<Shard>).transpose();
     let shard = shard.map_err(|error| TurnedAway::of(Refused::BadRequest, Error::invalid(error.to_string())))?;
+    let deflate = app.compression.then(|| ws::agree(request.headers())).flatten();
+    let reader = Reader { shard, deflated: deflate.is_some() };
+    answer.extend(deflate.map(|deflate| (header::SEC_WEBSOCKET_EXTENSIONS, deflate)));
     let pass = pass(&app.subscriber_tokens, request.headers())
         .map_err(|WrongToken| TurnedAway::of(Refused::WrongToken, Error::WrongToken))?;
     let guest = Guest {
@@ -117,7 +121,7 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         forwarded_for: shown(request.headers(), FORWARDED_FOR),
         user_agent: shown(request.headers(), header::USER_AGENT.as_str()),
         cursor,
-        shard,
+        reader,
         since_micros: app.clock.now_micros(),
     };
     let place = app.roster.take(guest).map_err(|no_seat| TurnedAway {
@@ -125,7 +129,7 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         error: no_seat.into(),
         token: pass.map(|pass| pass.name.to_string()),
     })?;
-    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), shard, answer })
+    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), reader, answer })
 }
 
 /// A token was shown, and it is none of ours.
@@ -159,13 +163,13 @@ fn shown(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect())
 }
 
-async fn serve(app: App, place: Place, start: Start, shard: Option<Shard>, request: Request) {
+async fn serve(app: App, place: Place, start: Start, reader: Reader, request: Request) {
     let ended = match socket(request).await {
         Some((socket, read)) => {
             app.fanout.subscribers.inc();
-            debug!(?start, ?shard, "subscribed");
+            debug!(?start, ?reader, "subscribed");
             let (hub, config, metrics) = (app.hub.clone(), app.subscriber.clone(), app.fanout.clone());
-            let subscriber = Subscriber::new(hub, config, metrics, place.seat(), socket, start, shard);
+            let subscriber = Subscriber::new(hub, config, metrics, place.seat(), socket, start, reader);
             let ended = subscriber.run(read, app.subscribers_stop.clone()).await;
             app.fanout.subscribers.dec();
             ended

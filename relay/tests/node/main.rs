@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod admin;
+mod compression;
 mod doors;
 mod end;
 mod faults;

@@ -1,11 +1,15 @@
 //! Frames received: bytes in, messages out. Pure.
 //!
-//! What must hold: the decoder holds no more than `message_bytes_max` and one control frame, allocates a message's
-//! memory only as its bytes arrive, and gives the same events however the stream is cut into pieces.
+//! What must hold: the decoder holds no more than `message_bytes_max` and one control frame (of a deflated message as much
+//! again while it is inflated), allocates a message's memory only as its bytes arrive, and gives the same events however
+//! the stream is cut into pieces.
 
 use bytes::Bytes;
 
-use super::{CONTROL_BYTES_MAX, CloseCode, Data, Opcode, Role, apply_mask};
+use super::{
+    CONTROL_BYTES_MAX, CloseCode, Data, Opcode, RSV1, Role, apply_mask,
+    deflate::{InflateError, Inflater},
+};
 
 /// The longest frame header: two bytes, a length of eight, a mask of four.
 const HEADER_BYTES_MAX: usize = 14;
@@ -25,7 +29,8 @@ pub enum Event {
     },
     /// The end of a message over the limit, whose bytes are gone. The stream goes on.
     TooLarge {
-        /// How long it was.
+        /// How long it was. Of a deflated message this is what came where that is over the limit, and else the limit and
+        /// one more byte: it is inflated no further.
         bytes: u64,
     },
     /// To be answered with a pong of the same payload.
@@ -68,13 +73,16 @@ pub enum ProtocolError {
     /// A close frame of one byte, or with a code that may not be sent.
     #[error("bad close frame")]
     Close,
+    /// A message that says that it is deflated, and is not.
+    #[error("not deflated")]
+    Deflate,
 }
 
 impl ProtocolError {
     /// What to close the connection with.
     pub fn close_code(self) -> CloseCode {
         match self {
-            ProtocolError::Utf8 => CloseCode::INVALID_DATA,
+            ProtocolError::Utf8 | ProtocolError::Deflate => CloseCode::INVALID_DATA,
             ProtocolError::ReservedBits
             | ProtocolError::Opcode(_)
             | ProtocolError::Masking
@@ -97,6 +105,10 @@ pub struct Decoder {
     message: Option<Message>,
     control: Vec<u8>,
     closed: bool,
+    /// Whether messages may come deflated.
+    takes_deflated: bool,
+    /// Kept between messages by a client, which gets many. A server has many clients, and hardly gets a message.
+    inflater: Option<Box<Inflater>>,
 }
 
 /// The frame whose payload is being read.
@@ -104,6 +116,7 @@ pub struct Decoder {
 struct Frame {
     fin: bool,
     opcode: Opcode,
+    deflated: bool,
     mask: Option<[u8; 4]>,
     bytes: u64,
     read: u64,
@@ -113,6 +126,7 @@ struct Frame {
 #[derive(Debug)]
 struct Message {
     data: Data,
+    deflated: bool,
     payload: Vec<u8>,
     /// Its length so far where it is over the limit and its payload is dropped.
     discarded: Option<u64>,
@@ -130,7 +144,16 @@ impl Decoder {
             message: None,
             control: Vec::new(),
             closed: false,
+            takes_deflated: false,
+            inflater: None,
         }
+    }
+
+    /// The same where permessage-deflate was agreed on: messages may come deflated, each by itself.
+    #[must_use]
+    pub fn taking_deflated(mut self, agreed: bool) -> Decoder {
+        self.takes_deflated = agreed;
+        self
     }
 
     /// Reads from `input`, moving it past what is used, until an event is whole or the input is used up (`None`). Call
@@ -166,9 +189,12 @@ impl Decoder {
     }
 
     /// How long the message will be at most that has begun and is not whole, where it is kept. Of a message in fragments
-    /// this is the limit: it does not say how long it will be.
+    /// or deflated, this is the limit: it does not say how long it will be.
     pub fn message_bytes_awaited(&self) -> Option<usize> {
         let message = self.message.as_ref().filter(|message| message.discarded.is_none())?;
+        if message.deflated {
+            return Some(self.message_bytes_max);
+        }
         let so_far = message.payload.len();
         Some(match self.frame {
             Some(Frame {
@@ -204,11 +230,15 @@ impl Decoder {
 
     fn parse_header(&self) -> Result<Frame, ProtocolError> {
         let [first, second, ..] = self.header;
-        if first & 0x70 != 0 {
+        let bits = first & 0x0f;
+        let opcode = Opcode::from_bits(bits).ok_or(ProtocolError::Opcode(bits));
+        // The first frame of a message says whether it is deflated, and no other.
+        let may_be_deflated = self.takes_deflated && matches!(opcode, Ok(Opcode::Text | Opcode::Binary));
+        let deflated = first & RSV1 != 0;
+        if first & 0x70 & !RSV1 != 0 || (deflated && !may_be_deflated) {
             return Err(ProtocolError::ReservedBits);
         }
-        let bits = first & 0x0f;
-        let opcode = Opcode::from_bits(bits).ok_or(ProtocolError::Opcode(bits))?;
+        let opcode = opcode?;
         let masked = second & 0x80 != 0;
         if masked != (self.role == Role::Server) {
             return Err(ProtocolError::Masking);
@@ -234,7 +264,7 @@ impl Decoder {
             return Err(ProtocolError::Length);
         }
         let mask = rest.first_chunk().copied();
-        Ok(Frame { fin: first & 0x80 != 0, opcode, mask, bytes, read: 0 })
+        Ok(Frame { fin: first & 0x80 != 0, opcode, deflated, mask, bytes, read: 0 })
     }
 
     /// Checks a frame against what came before it, and makes ready for its payload.
@@ -255,7 +285,7 @@ impl Decoder {
             return Err(ProtocolError::Fragmentation);
         }
         if let Some(data) = data {
-            self.message = Some(Message { data, payload: Vec::new(), discarded: None });
+            self.message = Some(Message { data, deflated: frame.deflated, payload: Vec::new(), discarded: None });
         }
         let message = self.message.as_mut().expect("made above, or there to be continued");
         let so_far = message.discarded.unwrap_or(message.payload.len() as u64);
@@ -317,12 +347,32 @@ impl Decoder {
                 if let Some(bytes) = message.discarded {
                     return Ok(Some(Event::TooLarge { bytes }));
                 }
-                if message.data == Data::Text && str::from_utf8(&message.payload).is_err() {
+                let payload = match message.deflated {
+                    false => message.payload,
+                    true => match self.inflate(&message.payload) {
+                        Ok(payload) => payload,
+                        Err(InflateError::Corrupt) => return Err(ProtocolError::Deflate),
+                        Err(InflateError::TooLarge) => {
+                            return Ok(Some(Event::TooLarge { bytes: self.message_bytes_max as u64 + 1 }));
+                        }
+                    },
+                };
+                if message.data == Data::Text && str::from_utf8(&payload).is_err() {
                     return Err(ProtocolError::Utf8);
                 }
-                Ok(Some(Event::Message { data: message.data, payload: Bytes::from(message.payload) }))
+                Ok(Some(Event::Message { data: message.data, payload: Bytes::from(payload) }))
             }
         }
+    }
+
+    fn inflate(&mut self, payload: &[u8]) -> Result<Vec<u8>, InflateError> {
+        let mut inflater = self.inflater.take().unwrap_or_else(|| Box::new(Inflater::new()));
+        let inflated = inflater.inflate(payload, self.message_bytes_max);
+        match self.role {
+            Role::Client => self.inflater = Some(inflater),
+            Role::Server => {}
+        }
+        inflated
     }
 }
 
@@ -352,7 +402,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ws::{close, header, ping, pong};
+    use crate::ws::{Deflater, close, header, ping, pong};
 
     const MAX: usize = 1_000;
 
@@ -375,7 +425,10 @@ mod tests {
 
     /// All events of a stream that comes in pieces of these lengths, and then whole.
     fn decode(role: Role, stream: &[u8], pieces: &[usize]) -> (Vec<Event>, Option<ProtocolError>) {
-        let mut decoder = Decoder::new(role, MAX);
+        decode_by(Decoder::new(role, MAX), stream, pieces)
+    }
+
+    fn decode_by(mut decoder: Decoder, stream: &[u8], pieces: &[usize]) -> (Vec<Event>, Option<ProtocolError>) {
         let mut events = Vec::new();
         let mut rest = stream;
         let mut pieces = pieces.iter();
@@ -502,6 +555,65 @@ mod tests {
         assert_eq!(feed(&long[..20]), None, "what is thrown away is not kept");
     }
 
+    fn deflated(payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(Deflater::new(6).deflate(payload, &mut out));
+        out
+    }
+
+    #[test]
+    fn deflated_messages_where_that_was_agreed() {
+        both(|role| {
+            let hello = b"hello, hello, hello, hello";
+            let small = deflated(hello);
+            let (first, rest) = small.split_at(5);
+            let stream = [
+                frame(role, true, 0x42, &small),
+                frame(role, true, 2, b"as it is"),
+                frame(role, false, 0x41, first),
+                frame(role, true, 9, b"p"),
+                frame(role, true, 0, rest),
+                frame(role, true, 0x42, &deflated(&[0; MAX])),
+                frame(role, true, 0x42, &deflated(&[0; MAX + 1])),
+                frame(role, true, 0x42, &[0]),
+            ]
+            .concat();
+            let expected = vec![
+                binary(hello),
+                binary(b"as it is"),
+                Event::Ping(Bytes::from_static(b"p")),
+                Event::Message { data: Data::Text, payload: Bytes::from_static(hello) },
+                binary(&[0; MAX]),
+                Event::TooLarge { bytes: MAX as u64 + 1 },
+                binary(b""),
+            ];
+            let decoder = || Decoder::new(role, MAX).taking_deflated(true);
+            assert_eq!(decode_by(decoder(), &stream, &[]), (expected.clone(), None));
+            assert_eq!(decode_by(decoder(), &stream, &vec![1; stream.len()]), (expected, None));
+            for (name, stream, error, code) in [
+                (
+                    "a later frame",
+                    [frame(role, false, 2, b""), frame(role, true, 0x40, b"")].concat(),
+                    ProtocolError::ReservedBits,
+                    1002,
+                ),
+                ("a ping", frame(role, true, 0x49, b""), ProtocolError::ReservedBits, 1002),
+                ("rsv2", frame(role, true, 0x62, &small), ProtocolError::ReservedBits, 1002),
+                ("not deflated", frame(role, true, 0x42, &[7, 0, 0]), ProtocolError::Deflate, 1007),
+                ("not UTF-8", frame(role, true, 0x41, &deflated(&[0xff; 99])), ProtocolError::Utf8, 1007),
+            ] {
+                assert_eq!(decode_by(decoder(), &stream, &[]), (vec![], Some(error)), "{name}, {role:?}");
+                assert_eq!(error.close_code(), CloseCode(code), "{name}");
+            }
+            let kept = {
+                let mut decoder = decoder();
+                let _message = decoder.next(&mut &frame(role, true, 0x42, &small)[..]);
+                decoder.inflater.is_some()
+            };
+            assert_eq!(kept, role == Role::Client, "a server keeps nothing between two messages");
+        });
+    }
+
     #[test]
     fn close_frames() {
         both(|role| {
@@ -607,10 +719,38 @@ mod tests {
         }
 
         #[test]
+        fn however_a_deflated_stream_is_cut_the_events_are_the_same(
+            messages in prop::collection::vec((prop::collection::vec(0u8..4, 0..1_200), any::<u8>(), 0usize..300), 1..6),
+            pieces in prop::collection::vec(1usize..60, 0..100),
+            server: bool,
+        ) {
+            let role = if server { Role::Server } else { Role::Client };
+            let (mut deflater, mut out, mut stream) = (Deflater::new(1), Vec::new(), Vec::new());
+            let mut expected = Vec::new();
+            for (payload, noise, cut) in &messages {
+                let (bit, bytes) = if deflater.deflate(payload, &mut out) { (0x40, &out) } else { (0, payload) };
+                // In two frames, with a ping between them.
+                let (first, rest) = bytes.split_at((*cut).min(bytes.len()));
+                stream.extend(frame(role, false, bit | 2, first));
+                stream.extend(frame(role, true, 9, &[*noise]));
+                stream.extend(frame(role, true, 0, rest));
+                expected.push(Event::Ping(Bytes::copy_from_slice(&[*noise])));
+                let too_large = Event::TooLarge { bytes: if bit == 0 { payload.len() } else { MAX + 1 } as u64 };
+                expected.push(if payload.len() > MAX { too_large } else { binary(payload) });
+            }
+            let decoder = || Decoder::new(role, MAX).taking_deflated(true);
+            prop_assert_eq!(decode_by(decoder(), &stream, &pieces), (expected.clone(), None));
+            prop_assert_eq!(decode_by(decoder(), &stream, &[]), (expected, None));
+        }
+
+        #[test]
         fn any_bytes_are_survived_within_the_bounds(stream in prop::collection::vec(any::<u8>(), 0..400), server: bool) {
             let role = if server { Role::Server } else { Role::Client };
             let (events, error) = decode(role, &stream, &[]);
             prop_assert_eq!(decode(role, &stream, &vec![1; stream.len()]), (events, error));
+            let decoder = || Decoder::new(role, MAX).taking_deflated(true);
+            let whole = decode_by(decoder(), &stream, &[]);
+            prop_assert_eq!(decode_by(decoder(), &stream, &vec![1; stream.len()]), whole);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Frames to send. Pure.
 
-use super::{CONTROL_BYTES_MAX, CloseCode, Data, Opcode, apply_mask};
+use super::{CONTROL_BYTES_MAX, CloseCode, Data, Opcode, RSV1, apply_mask};
 
 /// An unmasked frame's header, 2 to 10 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,23 @@ pub fn header(data: Data, payload_bytes: usize) -> Header {
         Data::Binary => Opcode::Binary,
     };
     unmasked(opcode, payload_bytes)
+}
+
+/// As [`header`], of a message whose payload is deflated (RFC 7692, section 6).
+pub fn deflated_header(data: Data, payload_bytes: usize) -> Header {
+    let mut header = header(data, payload_bytes);
+    header.bytes[0] |= RSV1;
+    header
+}
+
+/// The payload of a whole frame that begins with one of these headers.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header_bytes = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        Some(_) | None => 2,
+    };
+    frame.get(header_bytes..).unwrap_or_default()
 }
 
 /// A ping. `mask` is given by a client, a new random one each time, and by nobody else. What is over 125 bytes of the

@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
+use super::deflate;
+
 /// Bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -24,6 +26,8 @@ pub struct Request {
     pub target: String,
     /// User-Agent and what else is to be said.
     pub headers: HeaderMap,
+    /// Whether to offer permessage-deflate.
+    pub deflate: bool,
 }
 
 /// A connection after the handshake.
@@ -33,6 +37,8 @@ pub struct Socket<S> {
     pub stream: S,
     /// What was read of it past the handshake: the first bytes for the decoder.
     pub read: Bytes,
+    /// Whether permessage-deflate was agreed on.
+    pub deflate: bool,
 }
 
 /// Why there is no WebSocket.
@@ -86,6 +92,9 @@ where
         .header(header::SEC_WEBSOCKET_KEY, &key)
         .body(Empty::<Bytes>::new())?;
     asked.headers_mut().extend(request.headers);
+    if request.deflate {
+        asked.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(deflate::OFFER));
+    }
 
     let (mut sender, connection) =
         hyper::client::conn::http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
@@ -97,13 +106,13 @@ where
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             return Err(HandshakeError::Refused { status: head.status, headers: Box::new(head.headers), body });
         }
-        check_upgrade(response.headers(), &key)?;
-        Ok(hyper::upgrade::on(response).await?)
+        let deflate = check_upgrade(response.headers(), &key, request.deflate)?;
+        Ok((hyper::upgrade::on(response).await?, deflate))
     };
     // hyper's connection moves only while it is polled. It ends with the upgrade, or when `answer` drops the sender.
     let connection = connection.with_upgrades();
     tokio::pin!(answer, connection);
-    let upgraded = tokio::select! {
+    let (upgraded, deflate) = tokio::select! {
         answer = answer.as_mut() => answer?,
         ended = connection => {
             // Whatever is still to come is in hyper's channels now.
@@ -115,10 +124,11 @@ where
     };
     let parts =
         upgraded.downcast::<TokioIo<S>>().map_err(|_| HandshakeError::BadUpgrade("not the stream that was given"))?;
-    Ok(Socket { stream: parts.io.into_inner(), read: parts.read_buf })
+    Ok(Socket { stream: parts.io.into_inner(), read: parts.read_buf, deflate })
 }
 
-fn check_upgrade(headers: &HeaderMap, key: &str) -> Result<(), HandshakeError> {
+/// Gives whether permessage-deflate is agreed on.
+fn check_upgrade(headers: &HeaderMap, key: &str, offered: bool) -> Result<bool, HandshakeError> {
     if !has_token(headers, &header::UPGRADE, "websocket") {
         return Err(HandshakeError::BadUpgrade("no Upgrade: websocket"));
     }
@@ -129,13 +139,14 @@ fn check_upgrade(headers: &HeaderMap, key: &str) -> Result<(), HandshakeError> {
     if accept != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(HandshakeError::BadUpgrade("wrong Sec-WebSocket-Accept"));
     }
-    if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+    let deflate = deflate::agreed(headers).map_err(HandshakeError::BadUpgrade)?;
+    if deflate && !offered {
         return Err(HandshakeError::BadUpgrade("an extension that was not offered"));
     }
     if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         return Err(HandshakeError::BadUpgrade("a subprotocol that was not offered"));
     }
-    Ok(())
+    Ok(deflate)
 }
 
 /// What a server answers to a request for its WebSocket.
@@ -151,7 +162,8 @@ pub enum Upgrade {
     BadKey,
 }
 
-/// Judges a client's request for a WebSocket (RFC 6455, section 4.2.1).
+/// Judges a client's request for a WebSocket (RFC 6455, section 4.2.1). Its extensions are a matter of their own:
+/// [`agree`](super::agree).
 pub fn accept(method: &Method, headers: &HeaderMap) -> Upgrade {
     if method != Method::GET {
         return Upgrade::WrongMethod;
