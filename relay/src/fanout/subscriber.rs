@@ -417,7 +417,13 @@ impl Subscriber {
             self.take_back_what_is_withheld();
             if self.full {
                 self.park();
+            }
+            // Who has nothing of it to send must not keep others from their turn, and least of all wait for the next one
+            // with it.
+            if !self.outgoing.holds_events() {
                 self.turn = None;
+            }
+            if self.full {
                 self.burst_left = self.config.burst_bytes;
                 return Ok(Pumped::Full);
             }
@@ -459,9 +465,6 @@ impl Subscriber {
                 return Ok(Pumped::Waits);
             }
             self.write()?;
-            if !self.outgoing.holds_events() {
-                self.turn = None;
-            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! subscribeRepos with a shard: the events of some accounts alone, with the seqs and cursors of the whole.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use atproto::{event, syntax::Did};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Got, LONG, Relay, Subscriber, accepted, config, get};
@@ -103,4 +104,36 @@ async fn a_shard_that_is_none_is_a_bad_request() {
     assert_eq!(subscriber.next().await, Got::Event(1));
     assert_eq!(get(relay.public, "/xrpc/_health").await.status, 200);
     relay.drain().await;
+}
+
+/// A shard may have nothing of a whole piece of the log: who gets nothing to send gives its turn back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_without_events_keeps_nobody_from_replaying() {
+    let mut config = config(&[]);
+    config.hub.ring_bytes = 8 << 10;
+    config.hub.chunk_bytes = 8 << 10;
+    config.hub.replay.piece_bytes = 8 << 10;
+    config.hub.replay.turns_max = 1;
+    let relay = Relay::start(config).await;
+    // All of one account: one of the two shards is empty.
+    relay.append(500, 300).await;
+    let mut shards = Vec::new();
+    for index in 0..2 {
+        shards.push(relay.subscribe(&format!("?cursor=0&shard={index}/2")).await);
+    }
+    let mut whole = relay.subscribe("?cursor=0").await;
+    whole.expect_events(1, 500).await;
+    // The empty one has come to the end too.
+    let all_there = async {
+        while relay.app.roster.list().iter().any(|view| view.position.0 < 500) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut read = JoinSet::new();
+    for mut shard in shards {
+        read.spawn(async move { while !matches!(shard.next().await, Got::Closed(_)) {} });
+    }
+    tokio::time::timeout(LONG, all_there).await.expect("a shard without events goes on");
+    relay.drain().await;
+    read.join_all().await;
 }
