@@ -1,7 +1,7 @@
 //! Very many subscribers at once, at as little cost as reading allows: what they take of the machine, the relay lacks.
 //!
 //! A few threads of the system, each with one buffer and one epoll for all of its sockets; of a stream, only the
-//! WebSocket headers are looked at ([`walker`]), and each so many messages one for its stamp. They don't come back when
+//! WebSocket headers are looked at (`walker`), and each so many messages one for its stamp. They don't come back when
 //! they are cut, and don't judge what they read: [`crate::subscriber`] does the one and [`crate::judge`] the other.
 //!
 //! What must hold: memory is a buffer a thread and some bytes a reader; a reader's count is of whole messages.
