@@ -109,7 +109,8 @@ impl Walker {
                 let control = opcode >= CLOSE;
                 let compressed = bits & COMPRESSED != 0;
                 let sampled = self.look_every > 0 && self.messages.is_multiple_of(self.look_every);
-                let look = control || (sampled && !compressed && bits & LAST != 0);
+                let whole = bits & LAST != 0 && opcode != CONTINUATION;
+                let look = control || (sampled && !compressed && whole);
                 return Ok(Some((Head { opcode, last: bits & LAST != 0, compressed, look }, length)));
             }
             let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
@@ -138,6 +139,7 @@ impl Walker {
     }
 }
 
+const CONTINUATION: u8 = 0;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;

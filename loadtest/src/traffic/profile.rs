@@ -243,6 +243,6 @@ mod tests {
             assert_eq!(told, error, "{instead}");
         }
         let told = Profile::find(Path::new("/nowhere/profile.toml")).unwrap_err().to_string();
-        assert_eq!(told, "failed to read /nowhere/profile.toml; profiles that are built in: standard, small");
+        assert_eq!(told, "failed to read /nowhere/profile.toml; profiles that are built in: standard, small, fan-out");
     }
 }

@@ -1,9 +1,9 @@
 //! What serving costs a relay: many subscribers, live and behind, quiet and hostile, beside raw sockets in the same run.
 //!
-//! Each [`Scenario`] has a fresh relay beside hosts that play traffic, and its readers are a [`Crowd`](crate::crowd::Crowd). What is live is
-//! sent as fast as the slowest reader takes it, no faster: otherwise all would soon read behind. What a subscriber costs
-//! is told as the CPU time of the relay with N of them, less what it takes with one, divided by the deliveries to the
-//! others; the yardstick is what it costs to write 64 KiB at a time to as many sockets.
+//! Each [`Scenario`] has a fresh relay beside hosts that play traffic, and its readers are a [`crate::crowd::Crowd`]. What
+//! is live is sent as fast as the slowest reader takes it, no faster: otherwise all would soon read behind. What a
+//! subscriber costs is told as the CPU time of the relay with N of them, less what it takes with one, divided by the
+//! deliveries to the others; the yardstick is what it costs to write 64 KiB at a time to as many sockets.
 //!
 //! What must hold: a figure that the machine's other work decides is told beside its yardstick of the same minute.
 
