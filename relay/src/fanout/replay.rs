@@ -53,7 +53,8 @@ pub struct Config {
     pub pieces_bytes_max: usize,
     /// Reads at once.
     pub reads_max: usize,
-    /// Subscribers that send what they replay at once.
+    /// Subscribers that send what they replay at once: by default one less than there are processors, so that a herd
+    /// leaves one to hosts, to the log and to live subscribers.
     pub turns_max: usize,
 }
 
@@ -63,7 +64,7 @@ impl Default for Config {
             piece_bytes: 512 << 10,
             pieces_bytes_max: 32 << 20,
             reads_max: 4,
-            turns_max: std::thread::available_parallelism().map_or(1, usize::from),
+            turns_max: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1).max(1)),
         }
     }
 }

@@ -19,6 +19,9 @@ use harness::{Data, append, config, read_all, window};
 use storage::{conformance::sample, error::Error, log::LogHealth, seq::Seq};
 use storage_local::{Config, Opened, open};
 
+/// Held by each test: a process that another one starts has the lock of the data folder for a moment, from fork to exec.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
@@ -43,6 +46,7 @@ fn start(opened: &Opened, first: u64) -> tokio::task::JoinHandle<Result<(), Erro
 
 #[tokio::test]
 async fn appends_wait_below_the_reserve_and_reads_go_on() {
+    let _alone = ALONE.lock().await;
     let data = Data::new();
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let looked_at = Arc::clone(&free);
@@ -113,6 +117,7 @@ fn fill(path: &Path) {
 /// reserve to keep it from the edge.
 #[tokio::test]
 async fn a_write_that_finds_no_room_is_undone_and_tried_again() {
+    let _alone = ALONE.lock().await;
     let Some(disk) = SmallDisk::mount(20 << 20) else {
         println!("skipped: mounting a tmpfs is not allowed here; the test beside this one covers the waiting");
         return;
