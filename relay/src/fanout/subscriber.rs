@@ -78,7 +78,7 @@ impl Default for Config {
             close_wait: Duration::from_secs(2),
             batch_bytes: 256 << 10,
             burst_bytes: 1 << 20,
-            unsent_bytes_max: 512 << 10,
+            unsent_bytes_max: 128 << 10,
             message_bytes_max: 64 << 10,
             // Pongs and a ping now and then are some bytes a minute.
             input_bytes_at_once: NonZeroU32::new(1 << 20).expect("not 0"),
@@ -579,6 +579,10 @@ impl Subscriber {
             }
         });
         poll_fn(|context| {
+            // Who goes on sending while it is sent away is always readable, and a timer is asked last.
+            if closing && alarm <= Instant::now() {
+                return Poll::Ready(Woken::Time);
+            }
             if pumped == Pumped::Full
                 && let Poll::Ready(ready) = self.socket.poll_write_ready(context)
             {

@@ -1,7 +1,7 @@
 //! Subscribers who mean harm or are broken: each is bounded and ends by a named reason, and its neighbour gets every
 //! event all the while.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{cell::Cell, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use futures_util::SinkExt;
 use relay::fanout::subscriber;
@@ -35,17 +35,20 @@ async fn relay_and_neighbour() -> (Relay, crate::harness::Subscriber) {
 /// The neighbour gets all that comes while `harm` is done, which ends by itself.
 async fn unharmed(relay: &Relay, neighbour: &mut crate::harness::Subscriber, harm: impl Future<Output = ()>) {
     let mut first = relay.stores.log.window().borrow().last.0 + 1;
-    let mut harm = std::pin::pin!(tokio::time::timeout(LONG, harm));
-    loop {
-        relay.append(4, 100_000).await;
-        neighbour.expect_events(first, first + 3).await;
-        first += 4;
-        tokio::select! {
-            biased;
-            ended = &mut harm => return ended.expect("it is still there"),
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+    let over = Cell::new(false);
+    let harm = async {
+        tokio::time::timeout(LONG, harm).await.expect("it is still there");
+        over.set(true);
+    };
+    let served = async {
+        while !over.get() {
+            relay.append(4, 100_000).await;
+            neighbour.expect_events(first, first + 3).await;
+            first += 4;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
+    };
+    tokio::join!(harm, served);
 }
 
 async fn ended(relay: &Relay, reason: &str) {
@@ -64,9 +67,15 @@ async fn narrow(addr: SocketAddr) -> TcpStream {
     socket
 }
 
-/// Writes `bytes` again and again until the socket is closed.
+/// Writes `bytes` again and again until the socket is closed. Reads what comes, or it might be too slow before it is too
+/// talkative.
 async fn flood(socket: &mut TcpStream, bytes: &[u8]) {
-    while socket.write_all(bytes).await.is_ok() {}
+    let (mut reads, mut writes) = socket.split();
+    let mut sink = tokio::io::sink();
+    tokio::select! {
+        () = async { while writes.write_all(bytes).await.is_ok() {} } => {}
+        _closed = tokio::io::copy(&mut reads, &mut sink) => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,9 +130,11 @@ async fn one_who_sends_a_message_of_megabytes_is_too_talkative() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_who_sends_megabytes_in_small_messages_is_too_talkative() {
     let (relay, mut neighbour) = relay_and_neighbour().await;
-    let mut sender = relay.subscribe("").await;
-    let harm = async { while sender.socket.send(Message::binary(vec![7; 10_000])).await.is_ok() {} };
-    unharmed(&relay, &mut neighbour, harm).await;
+    let mut sender = raw(&relay, "").await;
+    // A masked binary frame of 10,000 bytes.
+    let mut message = vec![0x82, 0xfe, 0x27, 0x10, 0, 0, 0, 0];
+    message.resize(message.len() + 10_000, 7);
+    unharmed(&relay, &mut neighbour, flood(&mut sender, &message)).await;
     ended(&relay, "too_talkative").await;
     relay.drain().await;
 }
