@@ -19,6 +19,8 @@ if [ "$what" = test ]; then
   need ss iproute2
   need go golang-go # indigo, the other implementation that commits are judged by
   need g++ g++ # better-sqlite3, a part of the real PDS, compiles
+  need java openjdk-17-jre-headless # Kafka and the CQL server run on it
+  need mvn maven # fetches both
   if command -v python3 >/dev/null 2>&1; then
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   fi

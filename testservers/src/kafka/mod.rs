@@ -1,0 +1,256 @@
+//! Apache Kafka: one broker or three, each controller too (KRaft).
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{install::Package, ports, process::Process};
+
+const PACKAGE: Package = Package { name: "kafka", version: "4.3.1", pom: include_str!("pom.xml") };
+const READY: &str = "Kafka Server started";
+/// Any text in its form: it only tells one cluster's data from another's.
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+/// How often ports are chosen anew because somebody took one first.
+const TRIES: usize = 3;
+
+/// Brokers that form a cluster. They end with this value.
+pub struct Kafka {
+    brokers: Vec<Broker>,
+    /// Dropped last: the brokers' folders are in it.
+    _dir: TempDir,
+}
+
+/// One broker. What is done to it is done when the call answers; calls block.
+pub struct Broker {
+    process: Mutex<Process>,
+    launch: Launch,
+    address: (Ipv4Addr, u16),
+}
+
+/// How a broker is started, the first time and again.
+struct Launch {
+    libs: PathBuf,
+    properties: PathBuf,
+    logging: PathBuf,
+}
+
+impl Kafka {
+    /// Starts a cluster of one broker or more on loopback and waits until it is ready: some seconds. Replication is as wide
+    /// as there are brokers, at most 3.
+    pub fn start(brokers: usize) -> Result<Kafka> {
+        Kafka::start_on(Ipv4Addr::LOCALHOST, brokers)
+    }
+
+    /// As [`Kafka::start`], on an address of one's own: that of a link that will be cut.
+    pub fn start_on(address: Ipv4Addr, brokers: usize) -> Result<Kafka> {
+        ensure!(brokers > 0, "a cluster has a broker");
+        let libs = PACKAGE.install()?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Kafka::try_start(&libs, address, brokers) {
+                Err(error) if tries < TRIES && format!("{error:#}").contains("Address already in use") => {}
+                started => return started,
+            }
+        }
+    }
+
+    /// The one broker that all tests of a process share; it ends with the process. Tests keep apart by the names of their
+    /// topics.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn shared() -> &'static Kafka {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(|| Kafka::start(1).expect("Kafka starts"))
+    }
+
+    fn try_start(libs: &Path, address: Ipv4Addr, count: usize) -> Result<Kafka> {
+        let dir = tempfile::Builder::new().prefix("mainstem-kafka-").tempdir().context("failed to make a folder")?;
+        let ports = ports::free(address, 2 * count)?;
+        let (client_ports, controller_ports) = ports.split_at(count);
+        let voters: Vec<_> = (1..).zip(controller_ports).map(|(id, port)| format!("{id}@{address}:{port}")).collect();
+        let voters = voters.join(",");
+        let mut brokers = Vec::new();
+        for (id, (&client_port, &controller_port)) in (1..).zip(client_ports.iter().zip(controller_ports)) {
+            let broker_dir = dir.path().join(format!("broker-{id}"));
+            let log = broker_dir.join("output.log");
+            let process = Process::new(format!("Kafka broker {id}"), broker_dir.clone(), log)?;
+            let properties = broker_dir.join("server.properties");
+            let settings =
+                Settings { id, count, address, client_port, controller_port, voters: &voters, dir: &broker_dir };
+            fs::write(&properties, settings.render()).context("failed to write a broker's settings")?;
+            let logging = broker_dir.join("log4j2.properties");
+            fs::write(&logging, include_str!("log4j2.properties")).context("failed to write a broker's settings")?;
+            let launch = Launch { libs: libs.to_owned(), properties, logging };
+            brokers.push(Broker { process: Mutex::new(process), launch, address: (address, client_port) });
+        }
+        let kafka = Kafka { brokers, _dir: dir };
+        let formatting: Vec<_> = kafka.brokers.iter().map(|broker| broker.launch.format()).collect();
+        for format in formatting {
+            let done = format.context("failed to run java: scripts/setup.sh test installs it")?.wait_with_output()?;
+            ensure!(done.status.success(), "the data can't be laid out:\n{}", String::from_utf8_lossy(&done.stdout));
+        }
+        kafka.brokers.iter().try_for_each(Broker::launch)?;
+        kafka.brokers.iter().try_for_each(Broker::wait_until_ready)?;
+        Ok(kafka)
+    }
+
+    /// `host:port` of all brokers, joined by commas, as clients want it.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<_> = self.brokers.iter().map(Broker::address).collect();
+        addresses.join(",")
+    }
+
+    /// The brokers; their ids are these places and one.
+    pub fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+}
+
+impl Broker {
+    /// Where clients reach it: `host:port`.
+    pub fn address(&self) -> String {
+        let (address, port) = self.address;
+        format!("{address}:{port}")
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process().pid()
+    }
+
+    /// Its folder; `output.log` in it is what it says.
+    pub fn dir(&self) -> PathBuf {
+        self.process().dir().to_owned()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> Result<()> {
+        self.process().kill()
+    }
+
+    /// SIGSTOP: it is there, and says nothing.
+    pub fn stop(&self) -> Result<()> {
+        self.process().signal(Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on as if no time had passed.
+    pub fn go_on(&self) -> Result<()> {
+        self.process().signal(Signal::CONT)
+    }
+
+    /// SIGTERM: it hands its partitions over and ends.
+    pub fn end(&self) -> Result<()> {
+        self.process().end()
+    }
+
+    /// Starts it again on its data, after it was killed or ended, and waits until it is ready.
+    pub fn restart(&self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_ready()
+    }
+
+    fn launch(&self) -> Result<()> {
+        self.process().start(&mut self.launch.broker())
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        self.process().wait_for(READY)
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Launch {
+    fn java(&self) -> Command {
+        let mut java = Command::new("java");
+        java.args(["-XX:+UseSerialGC", "-Xshare:auto"])
+            .arg(format!("-Dlog4j2.configurationFile={}", self.logging.display()))
+            .arg("-cp")
+            .arg(self.libs.join("*"));
+        java
+    }
+
+    fn format(&self) -> std::io::Result<std::process::Child> {
+        let mut java = self.java();
+        java.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&self.properties);
+        java.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+    }
+
+    fn broker(&self) -> Command {
+        // Options stand before the class, whatever else the command has.
+        let mut java = Command::new("java");
+        java.args(["-Xms64m", "-Xmx512m"]).args(self.java().get_args());
+        java.arg("kafka.Kafka").arg(&self.properties);
+        java
+    }
+}
+
+/// What a broker's settings depend on.
+struct Settings<'a> {
+    id: usize,
+    count: usize,
+    address: Ipv4Addr,
+    client_port: u16,
+    controller_port: u16,
+    voters: &'a str,
+    dir: &'a Path,
+}
+
+impl Settings<'_> {
+    fn render(&self) -> String {
+        let Settings { id, count, address, client_port, controller_port, voters, dir } = *self;
+        let replicas = count.min(3);
+        let in_sync = (replicas - 1).max(1);
+        // On a busy machine a broker alone must not be fenced by its own controller; of three, a dead one's partitions
+        // should move within seconds. Who was killed and comes back is let in when its last session is over.
+        let session_ms = if count > 1 { 9_000 } else { 15_000 };
+        let data = dir.join("data");
+        let data = data.display();
+        format!(
+            "process.roles=broker,controller
+node.id={id}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://{address}:{client_port},CONTROLLER://{address}:{controller_port}
+advertised.listeners=PLAINTEXT://{address}:{client_port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={data}
+num.network.threads=2
+num.io.threads=4
+auto.create.topics.enable=false
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms={session_ms}
+initial.broker.registration.timeout.ms=170000
+transaction.max.timeout.ms=900000
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+log.retention.check.interval.ms=1000
+log.cleaner.dedupe.buffer.size=4194304
+message.max.bytes=8388608
+replica.fetch.max.bytes=8388608
+"
+        )
+    }
+}
