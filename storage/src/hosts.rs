@@ -1,5 +1,7 @@
 //! Hosts: what is known of each PDS, how far we have read it, and what an operator has decided about them.
 
+mod cursor_bytes;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;

@@ -1,5 +1,7 @@
 //! Repos: DID → what is known of the account and its repo.
 
+mod state_bytes;
+
 use async_trait::async_trait;
 use atproto::{
     cid::Cid,

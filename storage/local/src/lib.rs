@@ -27,7 +27,7 @@ use crate::{
     directory::{Directory, Format},
     log::{LocalLog, open::Known, record::Record, segments::Segments},
     metrics::Metrics,
-    state::{Bounds, State, value},
+    state::{Bounds, State},
 };
 
 /// A backend that is open. Dropping it ends it as a crash would; [`Opened::close`] ends it in good order. Stores that
@@ -128,7 +128,7 @@ fn bring_up(state: &State, segments: &Segments) -> Result<(), OpenError> {
 /// Whose state a stored event made, and which.
 fn decode(record: &Record<'_>) -> Result<(Seq, Did, RepoState), OpenError> {
     let did = std::str::from_utf8(record.did).ok().and_then(|text| Did::parse(text).ok());
-    did.zip(value::read_repo(record.state))
+    did.zip(RepoState::decode(record.state))
         .map(|(did, state)| (record.seq, did, state))
         .ok_or_else(|| OpenError::damaged(format!("the state of event {}", record.seq)))
 }

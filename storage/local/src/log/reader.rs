@@ -9,6 +9,7 @@ use storage::{
     buffers::{Buffer, Buffers},
     error::Error,
     log::{Block, Placed},
+    repos::RepoState,
     seq::Seq,
 };
 
@@ -18,7 +19,6 @@ use super::{
     segment::Segment,
     segments::Segments,
 };
-use crate::state::value;
 
 /// The least that is read at once.
 const PIECE_BYTES_MIN: u64 = 128 << 10;
@@ -48,7 +48,7 @@ pub(crate) fn read_block(
     let piece = read(segments, after, bytes_max, buffers, |record, frame| Placed {
         seq: record.seq,
         account: record.account,
-        taken_down: value::is_taken_down(record.state),
+        taken_down: RepoState::is_taken_down_in(record.state),
         frame,
     })?;
     Ok((Block { buffer: piece.buffer, events: piece.found }, piece.read_bytes))

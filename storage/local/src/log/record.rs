@@ -198,7 +198,7 @@ pub(crate) struct Record<'a> {
     /// [`atproto::syntax::Did::lane_hash`] of the DID.
     pub(crate) account: u64,
     pub(crate) did: &'a [u8],
-    /// The repo's state after it, as [`crate::state::value`] encodes it.
+    /// The repo's state after it, as [`storage::repos::RepoState::encode`] writes it.
     pub(crate) state: &'a [u8],
     pub(crate) frame: &'a [u8],
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::{Config, micros},
-    state::{State, value},
+    state::State,
 };
 
 /// After this long without an append the last group is sealed; also how often old segments are looked for.
@@ -271,7 +271,7 @@ impl Writer {
         let mut starts = Vec::with_capacity(count);
         for (seq, event) in (first.0..).zip(events()) {
             state.clear();
-            value::write_repo(&mut state, &event.state);
+            event.state.encode(&mut state);
             let account = Did::lane_hash(event.did.as_str());
             let did = event.did.as_str().as_bytes();
             let head = Record { seq: Seq(seq), account, did, state: &state, frame: &[] };

@@ -52,7 +52,7 @@ impl Hosts for State {
             let row = HostRow { status: host.status, added_at_micros: host.added_at_micros, notes: host.notes };
             let row = value::write_host(&row);
             batch.insert(&keyspaces.hosts, host.name.as_str(), row);
-            batch.insert(&keyspaces.cursors, host.name.as_str(), value::write_cursor(host.cursor));
+            batch.insert(&keyspaces.cursors, host.name.as_str(), host.cursor.to_bytes());
             batch.commit().map_err(may_have("add a host"))?;
             state.0.host_count.fetch_add(1, Ordering::Relaxed);
             Ok(true)
@@ -77,7 +77,7 @@ impl Hosts for State {
             let mut batch = keyspaces.db.batch().durability(Some(PersistMode::Buffer));
             for (name, cursor) in cursors {
                 if keyspaces.hosts.contains_key(name.as_str()).map_err(did_not("read a host"))? {
-                    batch.insert(&keyspaces.cursors, name.as_str(), value::write_cursor(cursor));
+                    batch.insert(&keyspaces.cursors, name.as_str(), cursor.to_bytes());
                 }
             }
             batch.commit().map_err(may_have("save cursors"))
@@ -133,7 +133,7 @@ impl State {
 impl Keyspaces {
     fn host(&self, name: &[u8], row: &[u8]) -> Result<Host, Error> {
         let cursor = match self.cursors.get(name).map_err(did_not("read a cursor"))? {
-            Some(bytes) => value::read_cursor(&bytes).ok_or_else(|| damaged("cursor", name))?,
+            Some(bytes) => HostCursor::from_bytes(&bytes).ok_or_else(|| damaged("cursor", name))?,
             None => HostCursor::default(),
         };
         let row = value::read_host(row).ok_or_else(|| damaged("row", name))?;

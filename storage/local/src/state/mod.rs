@@ -13,7 +13,7 @@ mod overlay;
 mod recent;
 mod repos;
 mod settler;
-pub(crate) mod value;
+mod value;
 
 use std::{
     collections::HashMap,
@@ -233,7 +233,7 @@ impl State {
                 (LocalStatus::None | LocalStatus::Throttled, None) => {}
             }
             encoded.clear();
-            value::write_repo(&mut encoded, after);
+            after.encode(&mut encoded);
             batch.insert(&keyspaces.repos, did.as_str(), encoded.as_slice());
         }
         for (host, (repos, throttled)) in moved {
@@ -289,7 +289,7 @@ impl Keyspaces {
 
     fn repo(&self, did: &Did) -> Result<Option<RepoState>, Error> {
         let Some(bytes) = self.repos.get(did.as_str()).map_err(did_not("read a repo"))? else { return Ok(None) };
-        let state = value::read_repo(&bytes).ok_or_else(|| damaged("repo state", did.as_str().as_bytes()))?;
+        let state = RepoState::decode(&bytes).ok_or_else(|| damaged("repo state", did.as_str().as_bytes()))?;
         Ok(Some(state))
     }
 }

@@ -31,7 +31,7 @@ impl Repos for State {
             page.map(|entry| {
                 let (key, bytes) = entry.into_inner().map_err(did_not("list repos"))?;
                 let did = std::str::from_utf8(&key).ok().and_then(|text| Did::parse(text).ok());
-                let state = value::read_repo(&bytes);
+                let state = RepoState::decode(&bytes);
                 did.zip(state).ok_or_else(|| damaged("repo state", &key))
             })
             .collect()

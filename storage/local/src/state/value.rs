@@ -1,123 +1,18 @@
-//! The bytes of Repos' and Hosts' values. Frozen; a change is a new version byte. Numbers are little-endian.
+//! The bytes of what Repos and Hosts hold, beside the states of repos ([`storage::repos::RepoState::encode`], also in the
+//! log's records) and hosts' cursors ([`storage::hosts::HostCursor::to_bytes`]). Frozen; a change is a new version byte.
+//! Numbers are little-endian.
 //!
 //! ```text
-//!   repo    version u8 · flags u8 · status u8 · 0 u8 · host length u16 · host · epoch u32 · upstream seq u64
-//!           · [rev u64 · commit 32 · data 32]           a repo's state stands in the log's records in this form too
 //!   host    version u8 · status u8 · added at u64 · [notes: JSON]          version 1 has no notes
-//!   cursor  version u8 · epoch u32 · [seq u64]
 //!   count   repos u64 · [throttled u64]
 //!   takedown  seq u64
 //! ```
 
-use atproto::{
-    cid::{Cid, Codec},
-    syntax::{HostName, Tid},
-};
 use serde::{Serialize, de::DeserializeOwned};
-use storage::{
-    hosts::{HostCursor, HostStatus, Notes},
-    repos::{AccountStatus, Head, LocalStatus, RepoState},
-};
+use storage::hosts::{HostStatus, Notes};
 
 const VERSION: u8 = 1;
 const HOST_VERSION: u8 = 2;
-
-const TAKEN_DOWN: u8 = 1;
-const HAS_HEAD: u8 = 2;
-const COMMIT_IS_RAW: u8 = 4;
-const DATA_IS_RAW: u8 = 8;
-const THROTTLED: u8 = 16;
-
-/// Appends a repo's state.
-pub(crate) fn write_repo(out: &mut Vec<u8>, state: &RepoState) {
-    let raw = |cid: Cid, flag| match cid.codec {
-        Codec::Raw => flag,
-        Codec::DagCbor => 0,
-    };
-    let mut flags = match state.local {
-        LocalStatus::None => 0,
-        LocalStatus::TakenDown => TAKEN_DOWN,
-        LocalStatus::Throttled => THROTTLED,
-    };
-    if let Some(head) = &state.head {
-        flags |= HAS_HEAD | raw(head.commit, COMMIT_IS_RAW) | raw(head.data, DATA_IS_RAW);
-    }
-    out.extend_from_slice(&[VERSION, flags, status_code(state.upstream), 0]);
-    let host = state.host.as_str().as_bytes();
-    out.extend_from_slice(&u16::try_from(host.len()).expect("a host name has some hundred bytes").to_le_bytes());
-    out.extend_from_slice(host);
-    out.extend_from_slice(&state.host_epoch.to_le_bytes());
-    out.extend_from_slice(&state.upstream_seq.to_le_bytes());
-    if let Some(head) = &state.head {
-        out.extend_from_slice(&head.rev.to_u64().to_le_bytes());
-        out.extend_from_slice(&head.commit.digest);
-        out.extend_from_slice(&head.data.digest);
-    }
-}
-
-/// Reads a repo's state; `None` where the bytes are not one.
-pub(crate) fn read_repo(bytes: &[u8]) -> Option<RepoState> {
-    let mut rest = Reader(bytes);
-    let [VERSION, flags, status, 0] = rest.take::<4>()? else { return None };
-    let host = HostName::parse(std::str::from_utf8(rest.host()?).ok()?).ok()?;
-    let host_epoch = u32::from_le_bytes(rest.take()?);
-    let upstream_seq = u64::from_le_bytes(rest.take()?);
-    let codec = |flag| if flags & flag == 0 { Codec::DagCbor } else { Codec::Raw };
-    let head = if flags & HAS_HEAD == 0 {
-        None
-    } else {
-        Some(Head {
-            rev: Tid::from_u64(u64::from_le_bytes(rest.take()?)),
-            commit: Cid { codec: codec(COMMIT_IS_RAW), digest: rest.take()? },
-            data: Cid { codec: codec(DATA_IS_RAW), digest: rest.take()? },
-        })
-    };
-    rest.end()?;
-    Some(RepoState {
-        host,
-        host_epoch,
-        upstream_seq,
-        head,
-        upstream: status_of(status)?,
-        local: match flags & (TAKEN_DOWN | THROTTLED) {
-            0 => LocalStatus::None,
-            TAKEN_DOWN => LocalStatus::TakenDown,
-            THROTTLED => LocalStatus::Throttled,
-            _both => return None,
-        },
-    })
-}
-
-fn status_code(status: AccountStatus) -> u8 {
-    match status {
-        AccountStatus::Active => 0,
-        AccountStatus::Takendown => 1,
-        AccountStatus::Suspended => 2,
-        AccountStatus::Deleted => 3,
-        AccountStatus::Deactivated => 4,
-        AccountStatus::Desynchronized { active: true } => 5,
-        AccountStatus::Desynchronized { active: false } => 6,
-        AccountStatus::Throttled { active: true } => 7,
-        AccountStatus::Throttled { active: false } => 8,
-        AccountStatus::Inactive => 9,
-    }
-}
-
-fn status_of(code: u8) -> Option<AccountStatus> {
-    Some(match code {
-        0 => AccountStatus::Active,
-        1 => AccountStatus::Takendown,
-        2 => AccountStatus::Suspended,
-        3 => AccountStatus::Deleted,
-        4 => AccountStatus::Deactivated,
-        5 => AccountStatus::Desynchronized { active: true },
-        6 => AccountStatus::Desynchronized { active: false },
-        7 => AccountStatus::Throttled { active: true },
-        8 => AccountStatus::Throttled { active: false },
-        9 => AccountStatus::Inactive,
-        _ => return None,
-    })
-}
 
 /// A host's row, without its cursor.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,29 +71,6 @@ pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     serde_json::from_slice(bytes).ok()
 }
 
-/// A host's cursor.
-pub(crate) fn write_cursor(cursor: HostCursor) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    bytes.extend(cursor.epoch.to_le_bytes());
-    bytes.extend(cursor.seq.iter().flat_map(|seq| seq.to_le_bytes()));
-    bytes
-}
-
-/// Reads a host's cursor.
-pub(crate) fn read_cursor(bytes: &[u8]) -> Option<HostCursor> {
-    let mut rest = Reader(bytes);
-    let [VERSION] = rest.take::<1>()? else { return None };
-    let epoch = u32::from_le_bytes(rest.take()?);
-    let seq = if rest.0.is_empty() { None } else { Some(u64::from_le_bytes(rest.take()?)) };
-    rest.end()?;
-    Some(HostCursor { epoch, seq })
-}
-
-/// Whether a repo's state says that we have taken the account down. Of what is no state, no.
-pub(crate) fn is_taken_down(bytes: &[u8]) -> bool {
-    matches!(bytes, [VERSION, flags, ..] if flags & TAKEN_DOWN != 0)
-}
-
 /// How many repos a host has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -236,13 +108,6 @@ impl<'a> Reader<'a> {
         Some(*head)
     }
 
-    fn host(&mut self) -> Option<&'a [u8]> {
-        let len = u16::from_le_bytes(self.take()?);
-        let (host, rest) = self.0.split_at_checked(usize::from(len))?;
-        self.0 = rest;
-        Some(host)
-    }
-
     fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
@@ -250,43 +115,10 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use storage::conformance::sample;
-
     use super::*;
 
     #[test]
-    fn frozen_bytes() {
-        let mut state = sample::state(sample::host(1), 5);
-        let mut bytes = Vec::new();
-        write_repo(&mut bytes, &state);
-        assert_eq!(read_repo(&bytes), Some(state.clone()));
-        assert_eq!(crc32c::crc32c(&bytes), 4075960777);
-        state.head = None;
-        state.local = LocalStatus::TakenDown;
-        state.upstream = AccountStatus::Throttled { active: true };
-        bytes.clear();
-        write_repo(&mut bytes, &state);
-        assert_eq!(read_repo(&bytes), Some(state.clone()));
-        assert_eq!(crc32c::crc32c(&bytes), 2515016411);
-        assert!(is_taken_down(&bytes));
-        state.local = LocalStatus::Throttled;
-        bytes.clear();
-        write_repo(&mut bytes, &state);
-        assert_eq!(read_repo(&bytes), Some(state.clone()));
-        assert!(!is_taken_down(&bytes));
-        bytes[1] |= TAKEN_DOWN;
-        assert_eq!(read_repo(&bytes), None, "one of the two");
-    }
-
-    #[test]
-    fn nothing_shorter_or_longer_is_a_value() {
-        let mut repo = Vec::new();
-        write_repo(&mut repo, &sample::state(sample::host(1), 5));
-        for len in 0..repo.len() {
-            assert_eq!(read_repo(&repo[..len]), None);
-        }
-        repo.push(0);
-        assert_eq!(read_repo(&repo), None);
+    fn nothing_shorter_is_a_value() {
         for counts in [Counts { repos: 7, throttled: 0 }, Counts { repos: 7, throttled: 1 << 40 }] {
             let bytes = write_counts(counts);
             assert_eq!(read_counts(&bytes), Some(counts));
@@ -300,10 +132,5 @@ mod tests {
         }
         let first_version = [&[1, 4][..], &77u64.to_le_bytes()].concat();
         assert_eq!(read_host(&first_version), Some(row));
-        for cursor in [HostCursor { epoch: 3, seq: None }, HostCursor { epoch: 0, seq: Some(u64::MAX) }] {
-            let bytes = write_cursor(cursor);
-            assert_eq!(read_cursor(&bytes), Some(cursor));
-            assert_eq!(read_cursor(&bytes[..bytes.len() - 1]), None);
-        }
     }
 }
