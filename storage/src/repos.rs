@@ -154,7 +154,9 @@ pub trait Repos: Send + Sync {
     /// A repo's state as of every append that has been answered.
     async fn get(&self, did: &Did) -> Result<Option<RepoState>, Error>;
 
-    /// Repos in the DIDs' byte order, after `after`, at most `limit`. Repos that change meanwhile appear once.
+    /// Repos after `after`, at most `limit`: none where there are no more. The order is one of all DIDs, known or not,
+    /// that is the backend's own and never changes (byte order, or that of a hash), so that who goes on after the last
+    /// DID of each page meets every repo once, those that change meanwhile too.
     async fn list(&self, after: Option<&Did>, limit: usize) -> Result<Vec<(Did, RepoState)>, Error>;
 
     /// How many repos have this host in their state.
