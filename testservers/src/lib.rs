@@ -13,9 +13,11 @@
 //! A crate of its own, because the tests of the cluster's store, of whole processes and the benchmarks all start the same
 //! servers, and none of these should have to build the others. It needs `java` (17) and, for the first time, `mvn`.
 
+pub mod cassandra;
 mod install;
 pub mod kafka;
 mod ports;
 mod process;
 
+pub use cassandra::Cassandra;
 pub use kafka::Kafka;
