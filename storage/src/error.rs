@@ -24,6 +24,13 @@ pub enum Error {
     /// The store is shut down.
     #[error("the store is closed")]
     Closed,
+    /// Somebody else owns it by now. What was asked for does not count, and whoever asked ends what it did in the owner's
+    /// place, and that alone.
+    #[error("failed to {what}: somebody else owns it now")]
+    Fenced {
+        /// The operation.
+        what: &'static str,
+    },
     /// Stored data is not what was written. Never served; an operator must act.
     #[error("stored data is damaged: {what}")]
     Damaged {

@@ -200,6 +200,7 @@ impl Faults {
     /// Puts faults, none yet, before a backend.
     pub fn wrap(stores: Stores) -> (Stores, Faults) {
         let faults = Faults::default();
+        let assignment = Arc::clone(&stores.assignment);
         let faulty = Arc::new(Faulty { inner: stores, faults: faults.clone() });
         let stores = Stores {
             intake: Arc::clone(&faulty) as _,
@@ -207,6 +208,7 @@ impl Faults {
             repos: Arc::clone(&faulty) as _,
             hosts: Arc::clone(&faulty) as _,
             identities: faulty,
+            assignment,
         };
         (stores, faults)
     }

@@ -1,7 +1,7 @@
 //! The seam between Mainstem's work and where its state lives.
 //!
 //! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. Beside them
-//! stands a cache that may be lost, [`identities::Identities`]. This crate owns their contracts, a backend in memory, a
+//! stand a cache that may be lost, [`identities::Identities`], and who judges which lane, [`lane::Assignment`]. This crate owns their contracts, a backend in memory, a
 //! fault injector and the conformance suite that every backend must pass. It owns no file, server or socket.
 //!
 //! What must hold of every backend:
@@ -40,4 +40,6 @@ pub struct Stores {
     pub hosts: Arc<dyn hosts::Hosts>,
     /// DID → who the account is, as far as it was kept.
     pub identities: Arc<dyn identities::Identities>,
+    /// Which lanes this process judges.
+    pub assignment: Arc<dyn lane::Assignment>,
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     buffers::{Buffer, Buffers},
     error::Error,
+    intake::Position,
     repos::RepoState,
     seq::Seq,
 };
@@ -25,6 +26,9 @@ pub struct Accepted {
     pub frame: Bytes,
     /// Where to put our seq.
     pub seq_slot: SeqSlot,
+    /// What of the intake this settles: once it is in the log, the frame or command there is judged. `None` for an event
+    /// of our own that goes before one. A durable intake knows by it what is not to be judged again.
+    pub position: Option<Position>,
 }
 
 /// An event of the firehose.

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     events: [KindCounters; 4],
     refused: [IntCounter; Reason::COUNT],
     discontinuous: IntCounter,
+    pub(crate) lanes_judged: IntGauge,
+    pub(crate) lanes_fenced: IntCounter,
 }
 
 /// One kind's events, by what became of them.
@@ -82,12 +84,17 @@ impl Metrics {
                 "mainstem_repo_status_asked_total",
                 "Times a host was asked whether an account is active again.",
             )?,
+            lanes_judged: IntGauge::new("mainstem_lanes_judged", "Lanes that this process judges.")?,
+            lanes_fenced: IntCounter::new(
+                "mainstem_lanes_fenced_total",
+                "Times a lane was given up because another process had taken it over.",
+            )?,
             judge_seconds: Histogram::with_opts(
                 HistogramOpts::new("mainstem_judge_seconds", "Time of decoding and judging one event.")
                     .buckets(vec![1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2]),
             )?,
         };
-        let all: [Box<dyn Collector>; 7] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(events),
             Box::new(refused),
             Box::new(metrics.discontinuous.clone()),
@@ -95,6 +102,8 @@ impl Metrics {
             Box::new(metrics.parked_parties.clone()),
             Box::new(metrics.status_asked.clone()),
             Box::new(metrics.judge_seconds.clone()),
+            Box::new(metrics.lanes_judged.clone()),
+            Box::new(metrics.lanes_fenced.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))?;
         Ok(metrics)

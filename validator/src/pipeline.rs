@@ -7,6 +7,7 @@
 //! Judging is computation, so lanes run on threads of their own ([`Validator::run_workers`]) and never delay a socket.
 
 use std::{
+    collections::HashMap,
     io,
     num::NonZeroUsize,
     sync::{
@@ -32,18 +33,18 @@ use runtime::{clock::Clock, egress::Egress};
 use storage::{
     Stores,
     intake::RawFrame,
-    lane::Lane,
+    lane::{Change, Lane},
     limits::Limits,
     log::Accepted,
     refusal::{Input, Refusals},
 };
 use tokio::{
     runtime::Handle,
-    task::{JoinSet, yield_now},
+    task::{JoinError, JoinSet, yield_now},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info, info_span};
 
 use crate::{
     accounts::Accounts,
@@ -181,7 +182,8 @@ impl Validator {
         run.instrument(info_span!("lane", lane = lane.0)).await
     }
 
-    /// Judges all lanes on threads of its own until shutdown. The first lane to fail ends the others.
+    /// Judges the lanes that this process is given on threads of its own until shutdown or the intake is closed. The first
+    /// lane to fail ends the others; one that another process has taken over ends alone.
     ///
     /// The threads share all lanes: a lane with a very busy account would otherwise leave the thread beside its own
     /// without work (with two threads and activity by a Zipf law they did 1.4 times as much as one, now 1.6).
@@ -189,17 +191,85 @@ impl Validator {
         // Dropping this future stops the lanes too.
         let stop = shutdown.child_token();
         let _stop_all = stop.clone().drop_guard();
-        let lanes = self.shared.parts.stores.intake.lanes();
-        let workers = Workers::start(workers.get().min(lanes.0.get() as usize))?;
-        let mut running = JoinSet::new();
-        for lane in lanes.all() {
-            let (validator, stop) = (self.clone(), stop.clone());
-            running.spawn_on(async move { validator.run_lane(lane, stop).await }, workers.handle());
+        let Stores { intake, assignment, .. } = &self.shared.parts.stores;
+        let workers = Workers::start(workers.get().min(intake.lanes().0.get() as usize))?;
+        let mut lanes = Lanes { validator: self, workers: &workers, running: JoinSet::new(), stops: HashMap::new() };
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = lanes.running.join_next(), if !lanes.running.is_empty() => {
+                    if lanes.ended(ended).await? == End::Closed {
+                        break;
+                    }
+                }
+                change = assignment.next() => match change {
+                    Ok(Change::Given(lane)) => lanes.start(lane, stop.child_token()),
+                    Ok(Change::Gone(lane)) => lanes.stop(lane),
+                    Err(storage::error::Error::Closed) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
-        while let Some(result) = running.join_next().await {
-            result.map_err(|_| Error::Panicked)??;
+        while let Some(ended) = lanes.running.join_next().await {
+            lanes.ended(ended).await?;
         }
         Ok(())
+    }
+}
+
+/// The lanes that this process judges.
+struct Lanes<'a> {
+    validator: &'a Validator,
+    workers: &'a Workers,
+    running: JoinSet<(Lane, Result<(), Error>)>,
+    stops: HashMap<Lane, CancellationToken>,
+}
+
+/// Why a lane has ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to, or another process has taken it over.
+    Released,
+    /// The intake is closed.
+    Closed,
+}
+
+impl Lanes<'_> {
+    fn start(&mut self, lane: Lane, stop: CancellationToken) {
+        self.stops.insert(lane, stop.clone());
+        let validator = self.validator.clone();
+        self.running.spawn_on(async move { (lane, validator.run_lane(lane, stop).await) }, self.workers.handle());
+        self.measure();
+    }
+
+    fn stop(&self, lane: Lane) {
+        if let Some(stop) = self.stops.get(&lane) {
+            stop.cancel();
+        }
+    }
+
+    async fn ended(&mut self, ended: Result<(Lane, Result<(), Error>), JoinError>) -> Result<End, Error> {
+        let (lane, result) = ended.map_err(|_| Error::Panicked)?;
+        let was_told = self.stops.remove(&lane).is_some_and(|stop| stop.is_cancelled());
+        self.measure();
+        let end = match result {
+            Ok(()) if was_told => End::Released,
+            Ok(()) => End::Closed,
+            Err(Error::Store(storage::error::Error::Fenced { what })) => {
+                info!(lane = lane.0, what, "another process has taken the lane over");
+                self.validator.shared.metrics.lanes_fenced.inc();
+                End::Released
+            }
+            Err(error) => return Err(error),
+        };
+        self.validator.shared.parts.stores.assignment.released(lane).await;
+        Ok(end)
+    }
+
+    fn measure(&self) {
+        let lanes = i64::try_from(self.stops.len()).unwrap_or(i64::MAX);
+        self.validator.shared.metrics.lanes_judged.set(lanes);
     }
 }
 

@@ -223,7 +223,8 @@ impl Hub {
                     }
                 }
                 Err(ReadError::Store(
-                    error @ (Error::Indeterminate { .. } | Error::Closed | Error::Damaged { .. }),
+                    error
+                    @ (Error::Indeterminate { .. } | Error::Closed | Error::Fenced { .. } | Error::Damaged { .. }),
                 )) => {
                     return Err(error);
                 }

@@ -108,7 +108,8 @@ pub(crate) fn accepted(did: &str, bytes: usize) -> Accepted {
     let frame = Event::Account(event).encode();
     let Ok(Routed::Event(route)) = event::route(&frame) else { panic!("not an event") };
     let seq_slot = route.seq_slot;
-    Accepted { did: Did::parse(did).unwrap(), state: state("localhost:2583"), frame: Bytes::from(frame), seq_slot }
+    let did = Did::parse(did).unwrap();
+    Accepted { did, state: state("localhost:2583"), frame: Bytes::from(frame), seq_slot, position: None }
 }
 
 /// A state with a head.

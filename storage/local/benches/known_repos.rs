@@ -168,7 +168,13 @@ fn did(number: u64) -> Did {
 fn accepted(number: u64, frame_bytes: usize) -> Accepted {
     let did = did(number);
     let (frame, seq_slot) = sample::frame(&did, number, frame_bytes);
-    Accepted { state: sample::state(sample::host(number / ACCOUNTS_OF_A_HOST), number), did, frame, seq_slot }
+    Accepted {
+        state: sample::state(sample::host(number / ACCOUNTS_OF_A_HOST), number),
+        did,
+        frame,
+        seq_slot,
+        position: None,
+    }
 }
 
 /// Resident memory, now and at most.

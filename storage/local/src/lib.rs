@@ -18,7 +18,9 @@ mod state;
 use std::{iter, sync::Arc};
 
 use atproto::syntax::Did;
-use storage::{Stores, buffers::Buffers, error::Error, lane_queues::LaneQueues, repos::RepoState, seq::Seq};
+use storage::{
+    Stores, buffers::Buffers, error::Error, lane::AllLanes, lane_queues::LaneQueues, repos::RepoState, seq::Seq,
+};
 
 pub use config::Config;
 pub use error::OpenError;
@@ -36,6 +38,7 @@ pub struct Opened {
     intake: Arc<LaneQueues>,
     log: Arc<LocalLog>,
     state: State,
+    assignment: Arc<AllLanes>,
     /// Held until the rest is closed.
     _directory: Directory,
 }
@@ -83,7 +86,8 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
     let log = LocalLog::start(segments, state.clone(), &config, metrics)
         .map_err(OpenError::io("start the writer of", directory.log()))?;
     let intake = LaneQueues::new(config.lanes, config.lane_bytes_max, config.host_bytes_max);
-    Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, _directory: directory })
+    let assignment = Arc::new(AllLanes::new(config.lanes));
+    Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, assignment, _directory: directory })
 }
 
 /// Applies to Repos what the log has after the watermark.
@@ -142,6 +146,7 @@ impl Opened {
             repos: Arc::new(self.state.clone()),
             hosts: Arc::new(self.state.clone()),
             identities: Arc::new(self.state.clone()),
+            assignment: Arc::clone(&self.assignment) as _,
         }
     }
 

@@ -60,7 +60,7 @@ pub fn frame(did: &Did, upstream_seq: u64, bytes: usize) -> (Bytes, SeqSlot) {
 pub fn accepted(account: u64, number: u64, bytes: usize) -> Accepted {
     let did = did(account);
     let (frame, seq_slot) = frame(&did, number, bytes);
-    Accepted { state: state(host(account % 3), number), did, frame, seq_slot }
+    Accepted { state: state(host(account % 3), number), did, frame, seq_slot, position: None }
 }
 
 /// `count` events of as many accounts, numbered from `first`.

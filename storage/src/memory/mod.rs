@@ -8,7 +8,12 @@ mod log;
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use crate::{Stores, lane::LaneCount, lane_queues::LaneQueues, seq::Seq};
+use crate::{
+    Stores,
+    lane::{AllLanes, LaneCount},
+    lane_queues::LaneQueues,
+    seq::Seq,
+};
 
 pub use hosts::MemoryHosts;
 pub use identities::MemoryIdentities;
@@ -52,6 +57,7 @@ pub fn open() -> Stores {
 /// An empty backend.
 pub fn open_with(config: Config) -> Stores {
     let intake = LaneQueues::new(config.lanes, config.lane_bytes_max, config.host_bytes_max);
+    let assignment = AllLanes::new(config.lanes);
     let repos = MemoryRepos::default();
     let log = MemoryLog::new(config, repos.clone());
     Stores {
@@ -60,5 +66,6 @@ pub fn open_with(config: Config) -> Stores {
         repos: Arc::new(repos),
         hosts: Arc::new(MemoryHosts::default()),
         identities: Arc::new(MemoryIdentities::default()),
+        assignment: Arc::new(assignment),
     }
 }

@@ -467,8 +467,8 @@ impl Docket {
                     Moved::Full => unreachable!("there is no limit"),
                 }
                 let (frame, seq_slot) = announcement::account(did, after.status(), now_micros);
-                let event = Accepted { did: did.clone(), state: after.clone(), frame, seq_slot };
-                self.accept(Some(position), event);
+                let (did, state, position) = (did.clone(), after.clone(), Some(position));
+                self.accept(Accepted { did, state, frame, seq_slot, position });
                 self.batch_done.push(done);
             }
             // Nothing changes, but what is so may not be durable yet.
@@ -573,7 +573,8 @@ impl Docket {
                     self.announce(&frame.did, between, now_micros);
                 }
                 let (did, bytes) = (frame.did.clone(), frame.bytes.clone());
-                self.accept(Some(position), Accepted { did, state: after, frame: bytes, seq_slot: frame.seq_slot });
+                let (seq_slot, position) = (frame.seq_slot, Some(position));
+                self.accept(Accepted { did, state: after, frame: bytes, seq_slot, position });
                 judge.settled(frame, Outcome::Accepted { discontinuous });
                 Step::Settled
             }
@@ -649,14 +650,14 @@ impl Docket {
     /// Puts an `#account` event of our own into the log: the account is as `state` says.
     fn announce(&mut self, did: &Did, state: RepoState, now_micros: u64) {
         let (frame, seq_slot) = announcement::account(did, state.status(), now_micros);
-        self.accept(None, Accepted { did: did.clone(), state, frame, seq_slot });
+        self.accept(Accepted { did: did.clone(), state, frame, seq_slot, position: None });
     }
 
-    /// Puts an event into the batch, with the position that it settles.
-    fn accept(&mut self, position: Option<Position>, event: Accepted) {
+    /// Puts an event into the batch.
+    fn accept(&mut self, event: Accepted) {
         self.states.set(&event.did, event.state.clone());
         self.batch_bytes += event.frame.len();
-        self.batch_positions.extend(position);
+        self.batch_positions.extend(event.position);
         self.batch.push(event);
     }
 
