@@ -1,0 +1,273 @@
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many accounts the lane under test has.
+pub(crate) const DIDS: usize = 2;
+
+/// An account's number.
+pub(crate) type Did = u8;
+
+/// A place in a log.
+pub(crate) type Offset = u8;
+
+/// What a command does to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Change {
+    /// Nothing of it is served any more.
+    Takedown,
+    /// The end of that.
+    Restore,
+}
+
+/// A record of `raw`; its offset is its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Raw {
+    /// An event of a host. Like `#account`, it has nothing but its epoch and seq to tell that it came before.
+    Frame {
+        /// The account.
+        did: Did,
+        /// The host's epoch, from 1.
+        epoch: u8,
+        /// The host's seq, from 1.
+        seq: u8,
+    },
+    /// What an operator wants.
+    Command {
+        /// The account.
+        did: Did,
+        /// What to do.
+        change: Change,
+    },
+}
+
+/// What came out: an accepted frame, or a command that changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Event {
+    /// A frame.
+    Frame {
+        /// The account.
+        did: Did,
+        /// The host's epoch.
+        epoch: u8,
+        /// The host's seq.
+        seq: u8,
+    },
+    /// A command.
+    Command {
+        /// The account.
+        did: Did,
+        /// Its position in `raw`, which tells it from all others.
+        position: Offset,
+        /// What it did.
+        change: Change,
+    },
+}
+
+impl Event {
+    pub(crate) fn did(self) -> Did {
+        match self {
+            Event::Frame { did, .. } | Event::Command { did, .. } => did,
+        }
+    }
+}
+
+/// What is known of an account after its last event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Repo {
+    /// Epoch and seq of the last accepted frame.
+    pub last: (u8, u8),
+    /// Whether we have taken it down.
+    pub down: bool,
+}
+
+/// A record of `verified`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// A validator has taken the lane over; this record's offset is the claim.
+    Claim,
+    /// An event that was judged good.
+    Event {
+        /// The claim it was written under.
+        claim: Option<Offset>,
+        /// The position in `raw` that it settles.
+        position: Offset,
+        /// What came out.
+        event: Event,
+        /// The account's state after it.
+        repo: Repo,
+    },
+}
+
+/// An account's row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    pub(crate) repo: Repo,
+    /// The offset of the record that it is of, and the cell's timestamp.
+    pub(crate) at: Option<Offset>,
+    /// The position of the last command that changed the account.
+    pub(crate) command: Option<Offset>,
+}
+
+/// What a lane's consumer group has committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Committed {
+    /// The next position in `raw`.
+    pub(crate) position: Offset,
+    /// The repair point: rows of records before this offset are in.
+    pub(crate) repair: Offset,
+}
+
+/// What the sequencer keeps in `sequencer-state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Progress {
+    pub(crate) next_seq: u8,
+    /// By lane.
+    pub(crate) next: [Offset; 2],
+    /// By lane.
+    pub(crate) claim: [Option<Offset>; 2],
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress { next_seq: 1, next: [0; 2], claim: [None; 2] }
+    }
+}
+
+/// A frame with its seq, in `firehose`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Published {
+    pub(crate) seq: u8,
+    pub(crate) event: Event,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum LanePhase {
+    #[default]
+    Idle,
+    /// The group had given it the lane, and has given it to the other before it knew what to do.
+    Given,
+    /// Its claim is in the log.
+    Claimed,
+    Working,
+    /// It saw a hole.
+    Fenced,
+}
+
+/// A record whose row is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Landed {
+    pub(crate) offset: Offset,
+    pub(crate) position: Offset,
+    pub(crate) event: Event,
+    pub(crate) repo: Repo,
+}
+
+/// A validator and what it has in memory of the lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Validator {
+    pub(crate) phase: LanePhase,
+    pub(crate) claim: Option<Offset>,
+    /// The offset that its next record must get.
+    pub(crate) expected: Offset,
+    /// The next position to read.
+    pub(crate) next: Offset,
+    pub(crate) cache: [Option<Repo>; DIDS],
+    pub(crate) parked: Vec<Offset>,
+    /// In the log, and the row not yet written.
+    pub(crate) landed: VecDeque<Landed>,
+    /// Positions of commands that recovery has seen records of.
+    pub(crate) commands: Vec<Offset>,
+    /// How often it has committed.
+    pub(crate) commits: u8,
+    /// On its way when its sender ended.
+    pub(crate) late: VecDeque<Record>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum LeadPhase {
+    #[default]
+    Idle,
+    /// It is about to fence those before it.
+    Given,
+    /// Those before it are fenced.
+    Initialised,
+    Working,
+    /// Another is newer.
+    Fenced,
+}
+
+/// A sequencer and what it has in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Sequencer {
+    pub(crate) phase: LeadPhase,
+    /// Its producer's epoch.
+    pub(crate) epoch: u8,
+    pub(crate) progress: Progress,
+    /// Frames are out that the saved state knows nothing of.
+    pub(crate) unsaved: bool,
+}
+
+/// A crawler and what it has in memory of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Crawler {
+    pub(crate) running: bool,
+    /// The next event to read.
+    pub(crate) next: u8,
+    /// Sent, and not yet acknowledged.
+    pub(crate) flight: VecDeque<u8>,
+}
+
+/// Everything, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    // === what lasts ===
+    pub(crate) raw: Vec<Raw>,
+    /// The lane under test.
+    pub(crate) verified: Vec<Record>,
+    pub(crate) firehose: Vec<Published>,
+    pub(crate) rows: [Row; DIDS],
+    pub(crate) committed: Committed,
+    pub(crate) saved: Progress,
+    /// The epoch of the newest transactional producer.
+    pub(crate) producer: u8,
+    /// How many of the host's events are known to be in `raw`.
+    pub(crate) cursor: u8,
+
+    // === whom the groups have given what ===
+    pub(crate) owner: usize,
+    pub(crate) leader: usize,
+    pub(crate) crawls: usize,
+
+    // === who is there ===
+    pub(crate) validators: Vec<Validator>,
+    pub(crate) sequencers: Vec<Sequencer>,
+    pub(crate) crawlers: Vec<Crawler>,
+
+    /// What may still go wrong.
+    pub(crate) faults: crate::Faults,
+}
+
+/// The valid records of a lane: those written under the latest claim before them.
+pub(crate) fn valid(verified: &[Record]) -> impl Iterator<Item = Landed> + '_ {
+    let mut in_force = None;
+    verified.iter().enumerate().filter_map(move |(at, record)| {
+        let offset = offset(at);
+        match *record {
+            Record::Claim => {
+                in_force = Some(offset);
+                None
+            }
+            Record::Event { claim, position, event, repo } => {
+                (claim == in_force).then_some(Landed { offset, position, event, repo })
+            }
+        }
+    })
+}
+
+/// The states that a lane's valid records end in.
+pub(crate) fn ends(verified: &[Record]) -> BTreeMap<Did, (Offset, Repo)> {
+    valid(verified).map(|landed| (landed.event.did(), (landed.offset, landed.repo))).collect()
+}
+
+pub(crate) fn offset(at: usize) -> Offset {
+    Offset::try_from(at).expect("the bounds keep logs short")
+}
