@@ -1,23 +1,19 @@
 //! What the handlers of both listeners share: the stores, the hub, and what is known of the process.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use atproto::syntax::Did;
-use runtime::{clock::Clock, http, networks::Networks, tasks::Tasks};
+use runtime::{clock::Clock, http, networks::Networks};
 use storage::{Stores, refusal::Refusals, repos::RepoState};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use validator::{AccountError, Accounts, identity::Resolver};
 
 use crate::{
-    admin::readiness::Facts,
     config::SubscriberToken,
     fanout::{self, Hub, Roster, subscriber},
-    lanes::WatchedIntake,
     limits_file,
+    vitals::Vitals,
 };
 
 /// The program's version.
@@ -33,8 +29,8 @@ pub struct App {
 pub struct Inner {
     /// The four stores.
     pub stores: Stores,
-    /// The intake in `stores`, for what it has seen.
-    pub intake: Arc<WatchedIntake>,
+    /// The process.
+    pub vitals: Arc<Vitals>,
     /// The hub of the fan-out.
     pub hub: Hub,
     /// Who accounts are.
@@ -65,16 +61,10 @@ pub struct Inner {
     pub dev: bool,
     /// Whether the network is a simulated one.
     pub simulate: bool,
-    /// The process's tasks.
-    pub tasks: Tasks,
     /// The wall clock.
     pub clock: Clock,
-    /// When the process began.
-    pub started: Instant,
     /// How it stands with the file of limits, where there is one.
     pub limits_file: Option<watch::Receiver<limits_file::Status>>,
-    /// Whether all parts are running.
-    pub running: AtomicBool,
 }
 
 impl App {
@@ -102,16 +92,6 @@ impl Inner {
         let state = self.accounts.restore(did).await?;
         self.hub.caught_up().await;
         Ok(state)
-    }
-
-    /// What readiness is judged by.
-    pub fn facts(&self) -> Facts {
-        Facts {
-            running: self.running.load(Ordering::Relaxed),
-            draining: self.tasks.cause().is_some(),
-            log: self.stores.log.health(),
-            lanes_stalled: self.intake.standing_still(),
-        }
     }
 }
 

@@ -6,19 +6,10 @@ use prometheus::Registry;
 use runtime::clock::Clock;
 use storage::{Stores, lane::LaneCount, memory, seq::Seq};
 
-use crate::config::Config;
+use crate::config::{self, Store};
 
 /// Lanes of one process. Written into a data folder when it is made, so never to be changed.
 const LANES: LaneCount = LaneCount(NonZeroU32::new(16).expect("16 is not 0"));
-
-/// Which backend holds the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// In one folder on this machine.
-    Local,
-    /// In memory, gone with the process: for tests.
-    Memory,
-}
 
 /// The stores can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,27 +46,29 @@ pub fn repair(dir: &Path, mend: bool) -> Result<Repair, Error> {
     Ok(Repair { sound: report.is_sound() || report.mended, report: report.to_string() })
 }
 
-/// Opens the stores. Reads the newest part of the log, which may take a while.
-pub async fn open(backend: Backend, config: &Config, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
+/// Opens the stores. Of a folder it reads the newest part of the log, which may take a while.
+pub async fn open(store: &Store, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
     let clock = clock.clone();
     let now_micros = Arc::new(move || clock.now_micros());
-    match backend {
-        Backend::Local => {
+    match store {
+        Store::Local(local) => {
             let config = storage_local::Config {
-                window: Some(config.window),
-                window_bytes: Some(config.window_bytes.get()),
-                seq_start: config.seq_start,
-                ..storage_local::Config::new(&config.data_dir, LANES, now_micros, registry.clone())
+                window: Some(local.window),
+                window_bytes: Some(local.window_bytes.get()),
+                seq_start: local.seq_start,
+                ..storage_local::Config::new(&local.data_dir, LANES, now_micros, registry.clone())
             };
             let opened = tokio::task::spawn_blocking(move || storage_local::open(config)).await;
             Ok(Opened::Local(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?))
         }
-        Backend::Memory => Ok(Opened::Memory(memory::open_with(memory::Config {
-            window_bytes: config.window_bytes.get(),
-            seq_start: config.seq_start.unwrap_or(Seq(1)),
-            now_micros,
-            ..memory::Config::default()
-        }))),
+        Store::Memory(config::Memory { window_bytes, seq_start }) => {
+            Ok(Opened::Memory(memory::open_with(memory::Config {
+                window_bytes: window_bytes.get(),
+                seq_start: seq_start.unwrap_or(Seq(1)),
+                now_micros,
+                ..memory::Config::default()
+            })))
+        }
     }
 }
 

@@ -60,40 +60,43 @@ pub enum Command {
     Config(RunArgs),
 }
 
-/// Arguments of `run` and `config`.
+/// Arguments of `run` and `config`: all roles in one process, on a data folder.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Where the stream, the public methods and the status page are served
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2470", env = "MAINSTEM_BIND")]
-    pub bind: String,
+    /// Where the data is.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Whom to read.
+    #[command(flatten)]
+    pub crawl: CrawlArgs,
+    /// How to verify.
+    #[command(flatten)]
+    pub validate: ValidateArgs,
+    /// Who accounts are.
+    #[command(flatten)]
+    pub plc: PlcArgs,
+    /// Whom to serve.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// The process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
 
-    /// Where metrics, health and administration are served; keep it private
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2471", env = "MAINSTEM_ADMIN_BIND")]
-    pub admin_bind: String,
+    /// Run a simulated network in this process and relay it (implies --dev; its data is kept apart)
+    #[arg(long, env = "MAINSTEM_SIMULATE", value_parser = FalseyValueParser::new())]
+    pub simulate: bool,
+}
 
+/// Where the data is kept, and how much of it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Data")]
+pub struct DataArgs {
     /// Where all data is kept; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR")]
     pub data_dir: PathBuf,
-
-    /// The directory of did:plc identities
-    #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
-    pub plc_url: String,
-
-    /// Requests to the directory of did:plc identities in a second; a new relay knows nobody, and asks at this rate
-    #[arg(long, value_name = "N", default_value = "200", env = "MAINSTEM_PLC_RATE")]
-    pub plc_rate: String,
-
-    /// Requests to the directory under way at once: the rate, times the seconds that an answer takes, and some more
-    #[arg(long, value_name = "N", default_value = "64", env = "MAINSTEM_PLC_CONCURRENCY")]
-    pub plc_concurrency: String,
-
-    /// A host (PDS) to relay; may be given many times. In the environment: separated by commas
-    #[arg(long = "host", value_name = "HOST[:PORT]", value_delimiter = ',', env = "MAINSTEM_HOST")]
-    pub hosts: Vec<String>,
-
-    /// A relay whose hosts (listHosts) are relayed too
-    #[arg(long, value_name = "URL", env = "MAINSTEM_BOOTSTRAP")]
-    pub bootstrap: Option<String>,
 
     /// How long events are kept for replay: 72h, 30m, 7days
     #[arg(long, value_name = "TIME", default_value = "72h", env = "MAINSTEM_WINDOW")]
@@ -106,34 +109,54 @@ pub struct RunArgs {
     /// The first seq to be given out; for an empty data folder, to go on above what an older relay has given out
     #[arg(long, value_name = "N", env = "MAINSTEM_SEQ_START")]
     pub seq_start: Option<String>,
+}
 
-    /// A file with the password of the user `admin`; administration is off without a password or tokens
-    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_PASSWORD_FILE")]
-    pub admin_password_file: Option<PathBuf>,
+/// Whom to read.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Hosts")]
+pub struct CrawlArgs {
+    /// A host (PDS) to relay; may be given many times. In the environment: separated by commas
+    #[arg(long = "host", value_name = "HOST[:PORT]", value_delimiter = ',', env = "MAINSTEM_HOST")]
+    pub hosts: Vec<String>,
 
-    /// A file with tokens for administration, one a line: NAME:TOKEN; changes are recorded under the name
-    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_TOKEN_FILE")]
-    pub admin_token_file: Option<PathBuf>,
+    /// A relay whose hosts (listHosts) are relayed too
+    #[arg(long, value_name = "URL", env = "MAINSTEM_BOOTSTRAP")]
+    pub bootstrap: Option<String>,
+}
 
-    /// A file with limits by hosts' names; read again when it changes or on SIGHUP (see `mainstem limits example`)
-    #[arg(long, value_name = "FILE", env = "MAINSTEM_LIMITS")]
-    pub limits: Option<PathBuf>,
-
-    /// A file with PEM certificates that are trusted beside the public authorities': a private network's own
-    #[arg(long, value_name = "FILE", env = "MAINSTEM_CA_FILE")]
-    pub ca_file: Option<PathBuf>,
-
-    /// Development: hosts on this machine and private networks are allowed, over plain ws and http, without limits
-    #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]
-    pub dev: bool,
-
-    /// Run a simulated network in this process and relay it (implies --dev; its data is kept apart)
-    #[arg(long, env = "MAINSTEM_SIMULATE", value_parser = FalseyValueParser::new())]
-    pub simulate: bool,
-
+/// How events are verified.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Verification")]
+pub struct ValidateArgs {
     /// Threads that verify events [default: one for each CPU]
     #[arg(long, value_name = "N", env = "MAINSTEM_WORKERS")]
     pub workers: Option<String>,
+}
+
+/// Who accounts are.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Identities")]
+pub struct PlcArgs {
+    /// The directory of did:plc identities
+    #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
+    pub plc_url: String,
+
+    /// Requests to the directory of did:plc identities in a second; a new relay knows nobody, and asks at this rate
+    #[arg(long, value_name = "N", default_value = "200", env = "MAINSTEM_PLC_RATE")]
+    pub plc_rate: String,
+
+    /// Requests to the directory under way at once: the rate, times the seconds that an answer takes, and some more
+    #[arg(long, value_name = "N", default_value = "64", env = "MAINSTEM_PLC_CONCURRENCY")]
+    pub plc_concurrency: String,
+}
+
+/// Who is served, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Subscribers")]
+pub struct ServeArgs {
+    /// Where the stream, the public methods and the status page are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2470", env = "MAINSTEM_BIND")]
+    pub bind: String,
 
     /// Subscribers served at once, those with a token not counted; one more is answered 503
     #[arg(long, value_name = "N", default_value = "1000", env = "MAINSTEM_SUBSCRIBERS_MAX")]
@@ -155,10 +178,44 @@ pub struct RunArgs {
     /// saves about a third of the bytes, and replay by such subscribers is as fast as a CPU compresses
     #[arg(long, value_name = "off|on", default_value = "off", env = "MAINSTEM_COMPRESSION")]
     pub compression: String,
+}
+
+/// What holds of hosts in all roles that have to do with them.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// Development: hosts on this machine and private networks are allowed, over plain ws and http, without limits
+    #[arg(long, env = "MAINSTEM_DEV", value_parser = FalseyValueParser::new())]
+    pub dev: bool,
+
+    /// A file with limits by hosts' names; read again when it changes or on SIGHUP (see `mainstem limits example`)
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_LIMITS")]
+    pub limits: Option<PathBuf>,
+
+    /// A file with PEM certificates that are trusted beside the public authorities': a private network's own
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 
     /// Whom hosts' operators may write to; named in the crawler's User-Agent
     #[arg(long, value_name = "TEXT", env = "MAINSTEM_CONTACT")]
     pub contact: Option<String>,
+}
+
+/// What every process has.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessArgs {
+    /// Where metrics, health and administration are served; keep it private
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2471", env = "MAINSTEM_ADMIN_BIND")]
+    pub admin_bind: String,
+
+    /// A file with the password of the user `admin`; administration is off without a password or tokens
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_PASSWORD_FILE")]
+    pub admin_password_file: Option<PathBuf>,
+
+    /// A file with tokens for administration, one a line: NAME:TOKEN; changes are recorded under the name
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
 
     /// What is logged: error, warn, info, debug, or directives such as info,crawler=debug
     #[arg(long, value_name = "FILTER", default_value = "info,fjall=warn,lsm_tree=warn", env = "MAINSTEM_LOG")]

@@ -23,52 +23,120 @@ use storage::{limits::Rules, seq::Seq};
 use url::Url;
 
 use crate::{
-    cli::{Origin, Origins, RunArgs},
+    cli::{CrawlArgs, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, ServeArgs, ValidateArgs},
     fanout::{hub, subscriber},
     limits_file,
 };
 
-/// The settings of a run.
+/// The settings of a process: what every process has, and a part for each role that this one plays.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the public listener binds.
-    pub bind: SocketAddr,
     /// Where the administrative listener binds.
     pub admin_bind: SocketAddr,
-    /// Where this run's data is kept (of a simulated network: a folder of its own).
+    /// The password of the user `admin`.
+    pub admin_password: Option<Password>,
+    /// Tokens for administration.
+    pub admin_tokens: Vec<Token>,
+    /// The folder for the record of changes by administration.
+    pub audit_dir: PathBuf,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Where state lives.
+    pub store: Store,
+    /// What holds of hosts.
+    pub network: Network,
+    /// Whom to ask who accounts are.
+    pub plc: Plc,
+    /// Reading hosts; `None` where other processes do.
+    pub crawl: Option<Crawl>,
+    /// Verifying events; `None` where other processes do.
+    pub validate: Option<Validate>,
+    /// Serving subscribers; `None` where other processes do.
+    pub serve: Option<Serve>,
+    /// Whether a simulated network runs in the process.
+    pub simulate: bool,
+}
+
+/// Where state lives.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In a folder of this machine, and the process plays all roles.
+    Local(Local),
+    /// In memory, gone with the process: for tests.
+    Memory(Memory),
+}
+
+/// What is kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// How many bytes of events are kept at most.
+    pub window_bytes: NonZeroU64,
+    /// The first seq.
+    pub seq_start: Option<Seq>,
+}
+
+/// A folder with all state.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The folder (of a simulated network: one of its own).
     pub data_dir: PathBuf,
-    /// The directory of did:plc; a simulated network brings its own.
-    pub plc_url: Url,
-    /// Requests to it in a second.
-    pub plc_rate: NonZeroU32,
-    /// Requests to it under way at once.
-    pub plc_concurrency: NonZeroUsize,
-    /// Hosts to relay from the start.
-    pub hosts: Vec<HostName>,
-    /// The relay whose hosts are relayed too.
-    pub bootstrap: Option<Url>,
     /// How long events are kept.
     pub window: Duration,
     /// How many bytes of events are kept at most.
     pub window_bytes: NonZeroU64,
     /// The first seq of an empty log.
     pub seq_start: Option<Seq>,
-    /// The password of the user `admin`.
-    pub admin_password: Option<Password>,
-    /// Tokens for administration.
-    pub admin_tokens: Vec<Token>,
+}
+
+/// What holds of hosts, for all roles that have to do with them.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Whether local hosts are allowed and unlimited.
+    pub dev: bool,
     /// What hosts may do.
     pub rules: Rules,
     /// The file that the rules are from, which may change.
     pub limits_file: Option<PathBuf>,
     /// Certificates that are trusted beside the public authorities'.
     pub extra_roots: Vec<Certificate>,
-    /// Whether local hosts are allowed and unlimited.
-    pub dev: bool,
-    /// Whether a simulated network runs in the process.
-    pub simulate: bool,
+    /// Whom hosts' operators may write to.
+    pub contact: Option<String>,
+}
+
+/// The directory of did:plc.
+#[derive(Clone, Debug)]
+pub struct Plc {
+    /// Where it is; a simulated network brings its own.
+    pub url: Url,
+    /// Requests to it in a second.
+    pub rate: NonZeroU32,
+    /// Requests to it under way at once.
+    pub concurrency: NonZeroUsize,
+}
+
+/// Reading hosts.
+#[derive(Clone, Debug)]
+pub struct Crawl {
+    /// Hosts to relay from the start.
+    pub hosts: Vec<HostName>,
+    /// The relay whose hosts are relayed too.
+    pub bootstrap: Option<Url>,
+    /// How hosts are waited for and kept; no flags, for tests.
+    pub pace: Pace,
+}
+
+/// Verifying events.
+#[derive(Clone, Debug)]
+pub struct Validate {
     /// Threads that verify.
     pub workers: NonZeroUsize,
+}
+
+/// Serving subscribers.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Where the public listener binds.
+    pub bind: SocketAddr,
     /// Subscribers served at once, those with a token not counted.
     pub subscribers_max: NonZeroUsize,
     /// Of them from one address; `None` for no limit.
@@ -79,12 +147,6 @@ pub struct Config {
     pub compression: bool,
     /// Proxies that are believed in whom they serve.
     pub trusted_proxies: Networks,
-    /// Whom hosts' operators may write to.
-    pub contact: Option<String>,
-    /// What is logged, and how.
-    pub log: Log,
-    /// How hosts are waited for and kept; no flags, for tests.
-    pub crawl: Crawl,
     /// Sizes of the fan-out; no flags, for tests.
     pub hub: hub::Config,
     /// How subscribers are treated; no flags, for tests.
@@ -93,7 +155,7 @@ pub struct Config {
 
 /// How hosts are waited for and kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Crawl {
+pub struct Pace {
     /// Between tries.
     pub timing: crawler::Timing,
     /// With a connection.
@@ -102,10 +164,10 @@ pub struct Crawl {
     pub handshake_within: Duration,
 }
 
-impl Default for Crawl {
-    fn default() -> Crawl {
+impl Default for Pace {
+    fn default() -> Pace {
         let crawler::Config { timing, patience, handshake_within, .. } = crawler::Config::default();
-        Crawl { timing, patience, handshake_within }
+        Pace { timing, patience, handshake_within }
     }
 }
 
@@ -336,125 +398,88 @@ const SUBSCRIBERS_MAX: u64 = 100_000;
 const SUBSCRIBERS_PER_TOKEN: NonZeroUsize = NonZeroUsize::new(100).expect("100 is not 0");
 
 impl Config {
-    /// Checks and converts the command line's settings; reads the password's file.
+    /// Of `mainstem run`: all roles on a folder. Checks and converts the command line's settings; reads the files that
+    /// they name.
     pub fn from_args(args: &RunArgs) -> Result<Config, Error> {
-        let dev = args.dev || args.simulate;
-        let bind = address("--bind", &args.bind)?;
-        let admin_bind = address("--admin-bind", &args.admin_bind)?;
-        if bind == admin_bind && bind.port() != 0 {
-            return Err(Error::SameAddress(bind));
-        }
-        if args.simulate && !args.hosts.is_empty() {
+        let dev = args.network.dev || args.simulate;
+        if args.simulate && !args.crawl.hosts.is_empty() {
             return Err(Error::WithSimulate { flag: "--host" });
         }
-        if args.simulate && args.bootstrap.is_some() {
+        if args.simulate && args.crawl.bootstrap.is_some() {
             return Err(Error::WithSimulate { flag: "--bootstrap" });
         }
-        let workers_default = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut store = Local::from_args(&args.data)?;
+        if args.simulate {
+            store.data_dir.push("simulated");
+        }
+        let config = Config {
+            crawl: Some(Crawl::from_args(&args.crawl, dev)?),
+            validate: Some(Validate::from_args(&args.validate)?),
+            serve: Some(Serve::from_args(&args.serve)?),
+            simulate: args.simulate,
+            ..Config::of(
+                &args.process,
+                store.data_dir.clone(),
+                Store::Local(store),
+                Network::from_args(&args.network, dev)?,
+                plc(&args.plc, dev)?,
+            )?
+        };
+        config.with_ports_apart()
+    }
+
+    /// What every process has, without a role.
+    fn of(args: &ProcessArgs, audit_dir: PathBuf, store: Store, network: Network, plc: Plc) -> Result<Config, Error> {
         Ok(Config {
-            bind,
-            admin_bind,
-            data_dir: if args.simulate { args.data_dir.join("simulated") } else { args.data_dir.clone() },
-            plc_url: service("--plc-url", &args.plc_url, dev)?,
-            plc_rate: plc_rate(&args.plc_rate)?,
-            plc_concurrency: count("--plc-concurrency", &args.plc_concurrency, PLC_CONCURRENCY_MAX)?,
-            hosts: args.hosts.iter().map(|text| host(text, dev)).collect::<Result<_, _>>()?,
-            bootstrap: args.bootstrap.as_deref().map(|text| service("--bootstrap", text, dev)).transpose()?,
-            window: window(&args.window)?,
-            window_bytes: window_bytes(&args.window_bytes)?,
-            seq_start: args
-                .seq_start
-                .as_deref()
-                .map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get())))
-                .transpose()?,
+            audit_dir,
+            admin_bind: address("--admin-bind", &args.admin_bind)?,
             admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
             admin_tokens: args.admin_token_file.as_deref().map_or_else(|| Ok(Vec::new()), admin_tokens)?,
-            rules: args.limits.as_deref().map_or_else(|| Ok(Rules::default()), limits_file::read)?,
-            limits_file: args.limits.clone(),
-            extra_roots: args.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?,
-            dev,
-            simulate: args.simulate,
-            workers: args
-                .workers
-                .as_deref()
-                .map_or(Ok(workers_default), |text| count("--workers", text, WORKERS_MAX))?,
-            subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
-            subscribers_per_address: per_address(&args.subscribers_per_address)?,
-            subscriber_tokens: args
-                .subscriber_token_file
-                .as_deref()
-                .map_or_else(|| Ok(Vec::new()), subscriber_tokens)?,
-            trusted_proxies: trusted_proxies(&args.trusted_proxies)?,
-            compression: compression(&args.compression)?,
-            contact: args.contact.clone(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
-            crawl: Crawl::default(),
-            hub: hub::Config::default(),
-            subscriber: subscriber::Config::default(),
+            store,
+            network,
+            plc,
+            crawl: None,
+            validate: None,
+            serve: None,
+            simulate: false,
         })
+    }
+
+    fn with_ports_apart(self) -> Result<Config, Error> {
+        match &self.serve {
+            Some(serve) if serve.bind == self.admin_bind && serve.bind.port() != 0 => {
+                Err(Error::SameAddress(serve.bind))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// The settings, one a line, each with where it comes from.
     pub fn describe(&self, origins: &Origins) -> String {
-        let none = || "(none)".to_owned();
-        let hosts: Vec<_> = self.hosts.iter().map(HostName::as_str).collect();
-        let password = if self.admin_password.is_some() { "(set)".to_owned() } else { none() };
-        let names: Vec<_> = self.admin_tokens.iter().map(|token| token.name.as_str()).collect();
-        let of = |names: &[&str]| if names.is_empty() { none() } else { format!("(of {})", names.join(", ")) };
-        let tokens = of(&names);
-        let names: Vec<_> = self.subscriber_tokens.iter().map(|token| token.name.as_str()).collect();
-        let subscriber_tokens = of(&names);
-        let proxies = self.trusted_proxies.to_string();
-        let rows = [
-            ("bind", "bind", self.bind.to_string()),
-            ("admin-bind", "admin_bind", self.admin_bind.to_string()),
-            ("data-dir", "data_dir", self.data_dir.display().to_string()),
-            (
-                "plc-url",
-                "plc_url",
-                if self.simulate { "(the simulated directory)".into() } else { self.plc_url.to_string() },
-            ),
-            ("plc-rate", "plc_rate", self.plc_rate.to_string()),
-            ("plc-concurrency", "plc_concurrency", self.plc_concurrency.to_string()),
-            ("host", "hosts", if hosts.is_empty() { none() } else { hosts.join(",") }),
-            ("bootstrap", "bootstrap", self.bootstrap.as_ref().map_or_else(none, Url::to_string)),
-            ("window", "window", humantime::format_duration(self.window).to_string()),
-            ("window-bytes", "window_bytes", ByteSize(self.window_bytes.get()).display().si().to_string()),
-            ("seq-start", "seq_start", self.seq_start.map_or_else(none, |seq| seq.to_string())),
-            ("admin-password-file", "admin_password_file", password),
-            ("admin-token-file", "admin_token_file", tokens),
-            (
-                "limits",
-                "limits",
-                self.limits_file.as_ref().map_or_else(
-                    || "(built in)".to_owned(),
-                    |path| format!("{} (rules: {})", path.display(), self.rules.len()),
-                ),
-            ),
-            (
-                "ca-file",
-                "ca_file",
-                match self.extra_roots.len() {
-                    0 => none(),
-                    count => format!("(certificates: {count})"),
-                },
-            ),
-            ("dev", "dev", self.dev.to_string()),
-            ("simulate", "simulate", self.simulate.to_string()),
-            ("workers", "workers", self.workers.to_string()),
-            ("subscribers-max", "subscribers_max", self.subscribers_max.to_string()),
-            (
-                "subscribers-per-address",
-                "subscribers_per_address",
-                self.subscribers_per_address.map_or_else(none, |max| max.to_string()),
-            ),
-            ("subscriber-token-file", "subscriber_token_file", subscriber_tokens),
-            ("trusted-proxies", "trusted_proxies", if proxies.is_empty() { none() } else { proxies }),
-            ("compression", "compression", (if self.compression { "on" } else { "off" }).to_owned()),
-            ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
-            ("log", "log", self.log.filter.clone()),
-            ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
-        ];
+        let mut rows = Vec::new();
+        if let Some(serve) = &self.serve {
+            rows.push(("bind", "bind", serve.bind.to_string()));
+        }
+        rows.push(("admin-bind", "admin_bind", self.admin_bind.to_string()));
+        match &self.store {
+            Store::Local(local) => local.describe(&mut rows),
+            Store::Memory(_) => {}
+        }
+        self.describe_plc(&mut rows);
+        if let Some(crawl) = &self.crawl {
+            crawl.describe(&mut rows);
+        }
+        if let Some(validate) = &self.validate {
+            rows.push(("workers", "workers", validate.workers.to_string()));
+        }
+        if let Some(serve) = &self.serve {
+            serve.describe(&mut rows);
+        }
+        self.network.describe(&mut rows);
+        rows.push(("simulate", "simulate", self.simulate.to_string()));
+        self.describe_process(&mut rows);
+
         let width = rows.iter().map(|(_, _, value)| value.len()).max().unwrap_or(0).min(60);
         let mut text = String::new();
         for (flag, field, value) in rows {
@@ -464,6 +489,143 @@ impl Config {
             text.push_str(&format!("{flag:<24} {value:<width$}  {origin}\n"));
         }
         text
+    }
+
+    fn describe_plc(&self, rows: &mut Vec<Row>) {
+        let url = if self.simulate { "(the simulated directory)".into() } else { self.plc.url.to_string() };
+        rows.extend([
+            ("plc-url", "plc_url", url),
+            ("plc-rate", "plc_rate", self.plc.rate.to_string()),
+            ("plc-concurrency", "plc_concurrency", self.plc.concurrency.to_string()),
+        ]);
+    }
+
+    fn describe_process(&self, rows: &mut Vec<Row>) {
+        let password = if self.admin_password.is_some() { "(set)".to_owned() } else { none() };
+        rows.extend([
+            ("admin-password-file", "admin_password_file", password),
+            ("admin-token-file", "admin_token_file", of_names(self.admin_tokens.iter().map(|token| &*token.name))),
+            ("log", "log", self.log.filter.clone()),
+            ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
+        ]);
+    }
+}
+
+/// A setting: its flag, its field in the arguments, its value for people.
+type Row = (&'static str, &'static str, String);
+
+fn none() -> String {
+    "(none)".to_owned()
+}
+
+fn of_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { none() } else { format!("(of {})", names.join(", ")) }
+}
+
+impl Local {
+    fn from_args(args: &DataArgs) -> Result<Local, Error> {
+        Ok(Local {
+            data_dir: args.data_dir.clone(),
+            window: window(&args.window)?,
+            window_bytes: window_bytes(&args.window_bytes)?,
+            seq_start: seq_start(args.seq_start.as_deref())?,
+        })
+    }
+
+    fn describe(&self, rows: &mut Vec<Row>) {
+        rows.extend([
+            ("data-dir", "data_dir", self.data_dir.display().to_string()),
+            ("window", "window", humantime::format_duration(self.window).to_string()),
+            ("window-bytes", "window_bytes", ByteSize(self.window_bytes.get()).display().si().to_string()),
+            ("seq-start", "seq_start", self.seq_start.map_or_else(none, |seq| seq.to_string())),
+        ]);
+    }
+}
+
+impl Network {
+    fn from_args(args: &NetworkArgs, dev: bool) -> Result<Network, Error> {
+        Ok(Network {
+            dev,
+            rules: args.limits.as_deref().map_or_else(|| Ok(Rules::default()), limits_file::read)?,
+            limits_file: args.limits.clone(),
+            extra_roots: args.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?,
+            contact: args.contact.clone(),
+        })
+    }
+
+    fn describe(&self, rows: &mut Vec<Row>) {
+        let limits = self.limits_file.as_ref().map_or_else(
+            || "(built in)".to_owned(),
+            |path| format!("{} (rules: {})", path.display(), self.rules.len()),
+        );
+        let certificates = match self.extra_roots.len() {
+            0 => none(),
+            count => format!("(certificates: {count})"),
+        };
+        rows.extend([
+            ("limits", "limits", limits),
+            ("ca-file", "ca_file", certificates),
+            ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
+            ("dev", "dev", self.dev.to_string()),
+        ]);
+    }
+}
+
+impl Crawl {
+    fn from_args(args: &CrawlArgs, dev: bool) -> Result<Crawl, Error> {
+        Ok(Crawl {
+            hosts: args.hosts.iter().map(|text| host(text, dev)).collect::<Result<_, _>>()?,
+            bootstrap: args.bootstrap.as_deref().map(|text| service("--bootstrap", text, dev)).transpose()?,
+            pace: Pace::default(),
+        })
+    }
+
+    fn describe(&self, rows: &mut Vec<Row>) {
+        let hosts: Vec<_> = self.hosts.iter().map(HostName::as_str).collect();
+        rows.extend([
+            ("host", "hosts", if hosts.is_empty() { none() } else { hosts.join(",") }),
+            ("bootstrap", "bootstrap", self.bootstrap.as_ref().map_or_else(none, Url::to_string)),
+        ]);
+    }
+}
+
+impl Validate {
+    fn from_args(args: &ValidateArgs) -> Result<Validate, Error> {
+        let default = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let given = args.workers.as_deref();
+        Ok(Validate { workers: given.map_or(Ok(default), |text| count("--workers", text, WORKERS_MAX))? })
+    }
+}
+
+impl Serve {
+    fn from_args(args: &ServeArgs) -> Result<Serve, Error> {
+        Ok(Serve {
+            bind: address("--bind", &args.bind)?,
+            subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
+            subscribers_per_address: per_address(&args.subscribers_per_address)?,
+            subscriber_tokens: args
+                .subscriber_token_file
+                .as_deref()
+                .map_or_else(|| Ok(Vec::new()), subscriber_tokens)?,
+            compression: compression(&args.compression)?,
+            trusted_proxies: trusted_proxies(&args.trusted_proxies)?,
+            hub: hub::Config::default(),
+            subscriber: subscriber::Config::default(),
+        })
+    }
+
+    fn describe(&self, rows: &mut Vec<Row>) {
+        let proxies = self.trusted_proxies.to_string();
+        let per_address = self.subscribers_per_address.map_or_else(none, |max| max.to_string());
+        let tokens = of_names(self.subscriber_tokens.iter().map(|token| &*token.name));
+        rows.extend([
+            ("subscribers-max", "subscribers_max", self.subscribers_max.to_string()),
+            ("subscribers-per-address", "subscribers_per_address", per_address),
+            ("subscriber-token-file", "subscriber_token_file", tokens),
+            ("trusted-proxies", "trusted_proxies", if proxies.is_empty() { none() } else { proxies }),
+            ("compression", "compression", (if self.compression { "on" } else { "off" }).to_owned()),
+        ]);
     }
 }
 
@@ -514,6 +676,18 @@ fn number(flag: &'static str, value: &str, max: u64) -> Result<NonZeroU64, Error
 fn count(flag: &'static str, value: &str, max: u64) -> Result<NonZeroUsize, Error> {
     let bad = |_| Error::Number { flag, value: value.to_owned(), min: 1, max };
     NonZeroUsize::try_from(number(flag, value, max)?).map_err(bad)
+}
+
+fn seq_start(value: Option<&str>) -> Result<Option<Seq>, Error> {
+    value.map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get()))).transpose()
+}
+
+fn plc(args: &PlcArgs, dev: bool) -> Result<Plc, Error> {
+    Ok(Plc {
+        url: service("--plc-url", &args.plc_url, dev)?,
+        rate: plc_rate(&args.plc_rate)?,
+        concurrency: count("--plc-concurrency", &args.plc_concurrency, PLC_CONCURRENCY_MAX)?,
+    })
 }
 
 fn plc_rate(value: &str) -> Result<NonZeroU32, Error> {

@@ -268,7 +268,7 @@ impl HostView {
                 at_micros: last.at_micros,
             }),
             now_micros,
-            uptime_s: app.started.elapsed().as_secs(),
+            uptime_s: app.vitals.started.elapsed().as_secs(),
             refused: refused.into_iter().map(RefusedView::from).collect(),
         })
     }

@@ -22,4 +22,5 @@ pub mod simulated;
 pub mod tail;
 pub mod ui;
 pub mod verify;
+pub mod vitals;
 pub mod xrpc;

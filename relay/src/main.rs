@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use relay::{
-    backend::{self, Backend},
+    backend,
     cli::{self, Command, Origins, RepairArgs, RunArgs},
     config::Config,
     console, descriptors, huge_pages, limits_file,
@@ -63,7 +63,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
     // Opening may have to read a long log. Ending in the middle of it loses nothing.
     let node = tokio::select! {
-        node = Node::build(config, Backend::Local, tasks.clone()) => node?,
+        node = Node::build(config, tasks.clone()) => node?,
         signal = signals.stop() => {
             info!(cause = signal.as_str(), "ending before the start");
             return Ok(ExitCode::SUCCESS);
@@ -74,8 +74,10 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         warn!("{shortage}");
     }
     let (public, private) = (node.public_addr(), node.private_addr());
-    info!(%public, %private, descriptors = descriptors.limit, "listening");
-    info!("status page: http://{public}/   firehose: ws://{public}   watch it: mainstem tail {public}");
+    info!(public = public.map(tracing::field::display), %private, descriptors = descriptors.limit, "listening");
+    if let Some(public) = public {
+        info!("status page: http://{public}/   firehose: ws://{public}   watch it: mainstem tail {public}");
+    }
     let running = node.start();
 
     tokio::select! {

@@ -26,24 +26,29 @@ use runtime::{
     signals::Hangups,
     tasks::{Tasks, Undrained},
 };
-use storage::{limits, log::ReadError, refusal::Refusals};
+use storage::{Stores, limits, log::ReadError, refusal::Refusals};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use validator::{Validator, identity};
+use validator::{
+    Accounts, Validator,
+    identity::{self, Resolver},
+};
 
 use crate::{
     admin::{self, Administration, Audit},
     app::{App, Inner, start_of_hosts},
-    backend::{self, Backend},
-    config::Config,
+    backend,
+    config::{self, Config, Crawl, Plc, Serve, Store, Validate},
     descriptors,
     fanout::{self, Hub, Roster, roster},
     lanes::WatchedIntake,
-    limits_file, simulated, ui, xrpc,
+    limits_file, simulated, ui,
+    vitals::Vitals,
+    xrpc,
 };
 
 /// Connections of the public listener beside those that become subscribers, and of them from one address.
@@ -59,21 +64,43 @@ const SETTLE_MAX: Duration = Duration::from_secs(3);
 const JUDGED_MAX: Duration = Duration::from_secs(2);
 const PUBLISHED_MAX: Duration = Duration::from_secs(1);
 
-/// A relay that is built and not started.
+/// A process that is built and not started.
 pub struct Node {
-    app: App,
-    opened: backend::Opened,
-    crawler: Crawler,
-    limits_watch: Option<limits_file::Watch>,
-    validator: Validator,
-    directory: identity::Directory,
-    workers: NonZeroUsize,
+    vitals: Arc<Vitals>,
     metrics: admin::Metrics,
     registry: Registry,
-    public: Listener,
+    opened: backend::Opened,
     private: Listener,
-    administration: Option<Administration>,
+    limits_watch: Option<limits_file::Watch>,
+    directory: Option<identity::Directory>,
+    crawler: Option<Crawler>,
+    judge: Option<Judge>,
+    serving: Option<Serving>,
     network: Option<Network>,
+}
+
+/// Verifies events.
+struct Judge {
+    validator: Validator,
+    workers: NonZeroUsize,
+}
+
+/// Serves subscribers.
+struct Serving {
+    app: App,
+    public: Listener,
+    administration: Option<Administration>,
+}
+
+/// What all parts of a process work with.
+struct Base {
+    stores: Stores,
+    refusals: Arc<Refusals>,
+    limits: limits::Limits,
+    egress: Egress,
+    clock: Clock,
+    registry: Registry,
+    tasks: Tasks,
 }
 
 /// Why a relay can't be built.
@@ -109,118 +136,111 @@ pub enum Error {
 }
 
 impl Node {
-    /// Binds the ports, opens the stores and builds the parts, from the log's end to its beginning.
-    pub async fn build(mut config: Config, backend: Backend, tasks: Tasks) -> Result<Node, Error> {
-        let public = Listener::bind(config.bind, "--bind")?;
+    /// Binds the ports, opens the stores and builds the parts of the process's roles, from the log's end to its beginning.
+    pub async fn build(mut config: Config, tasks: Tasks) -> Result<Node, Error> {
+        let public = config.serve.as_ref().map(|serve| Listener::bind(serve.bind, "--bind")).transpose()?;
         let private = Listener::bind(config.admin_bind, "--admin-bind")?;
         let clock = Clock::system();
         let network = match config.simulate {
-            true => Some(simulate(&mut config, backend, clock.clone()).await?),
+            true => Some(simulate(&mut config, clock.clone()).await?),
             false => None,
         };
         let registry = Registry::new();
         let metrics = admin::Metrics::register(&registry)?;
-        let public_http = http::Metrics::register(&registry, "public")?;
         let private_http = http::Metrics::register(&registry, "private")?;
-        let opened = backend::open(backend, &config, &clock, &registry).await?;
+        let opened = backend::open(&config.store, &clock, &registry).await?;
         let mut stores = opened.stores();
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
         stores.intake = intake.clone();
-        let refusals = Arc::new(Refusals::default());
-        let limits = limits::Limits::new(config.rules.clone(), config.dev);
-        let limits_watch = watch_limits(&config, &limits, &clock, &registry)?;
-        let egress = Egress::new(Policy {
-            allow_local: config.dev,
-            contact: config.contact.clone(),
-            extra_roots: config.extra_roots.clone(),
-            ..Policy::default()
-        });
-
-        let fanout = fanout::Metrics::register(&registry)?;
-        let hub = Hub::build(stores.log.clone(), stores.repos.clone(), config.hub.clone(), fanout.clone()).await?;
-
-        let identities = identity::Config {
-            per_second: config.plc_rate,
-            concurrent_max: config.plc_concurrency,
-            ..identity::Config::new(config.plc_url.clone())
-        };
-        let kept = stores.identities.clone();
-        let (resolver, directory) = identity::build(identities, egress.clone(), clock.clone(), kept, &registry)?;
-        let parts = validator::Parts {
-            stores: stores.clone(),
-            resolver: resolver.clone(),
-            egress: egress.clone(),
-            limits: limits.clone(),
-            refusals: refusals.clone(),
-            clock: clock.clone(),
-        };
-        let validator = Validator::build(validator::Config::default(), parts, &registry)?;
-
-        let parts = crawler::Parts {
-            intake: stores.intake.clone(),
-            hosts: stores.hosts.clone(),
-            refusals: refusals.clone(),
-            limits,
-            egress,
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            stop: tasks.token(),
-        };
-        let (crawler, hosts) = Crawler::build(crawler_config(&config), parts, &registry)?;
-
-        let administration = Administration::build(config.admin_password, config.admin_tokens, &metrics, || {
-            Audit::open(&config.data_dir, clock.clone(), tasks.clone())
-        })?;
-
-        let app = App::new(Inner {
+        let limits = limits::Limits::new(config.network.rules.clone(), config.network.dev);
+        let limits_watch = watch_limits(&config.network, &limits, &clock, &registry)?;
+        let base = Base {
             stores,
-            intake,
-            hub,
-            resolver,
-            accounts: validator.accounts(),
-            hosts,
-            fanout,
-            subscriber: config.subscriber.clone(),
-            compression: config.compression,
-            roster: Roster::new(roster::Limits {
-                max: config.subscribers_max.get(),
-                with_token_max: config.subscriber_tokens.iter().map(|token| token.subscribers_max.get()).sum(),
-                per_address_max: config.subscribers_per_address.map(NonZeroUsize::get),
-                unlimited: config.trusted_proxies.clone(),
+            refusals: Arc::new(Refusals::default()),
+            limits,
+            egress: Egress::new(Policy {
+                allow_local: config.network.dev,
+                contact: config.network.contact.clone(),
+                extra_roots: config.network.extra_roots.clone(),
+                ..Policy::default()
             }),
-            subscriber_tokens: config.subscriber_tokens.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            public_http: public_http.clone(),
-            subscribers_stop: CancellationToken::new(),
-            refusals,
-            dev: config.dev,
-            simulate: config.simulate,
-            tasks,
             clock,
+            registry: registry.clone(),
+            tasks: tasks.clone(),
+        };
+        let vitals = Arc::new(Vitals {
+            tasks,
             started: Instant::now(),
-            limits_file: limits_watch.as_ref().map(limits_file::Watch::status),
+            intake,
+            log: base.stores.log.clone(),
             running: AtomicBool::new(false),
         });
+
+        let hub = match &config.serve {
+            Some(serve) => Some(base.hub(serve).await?),
+            None => None,
+        };
+        let (resolver, directory) = base.identities(&config.plc)?;
+        let judge = match &config.validate {
+            Some(validate) => Some(base.judge(validate, resolver.clone())?),
+            None => None,
+        };
+        let (crawler, hosts) = base.crawler(config.crawl.as_ref(), config.network.dev)?;
+        let serving = match (config.serve, public, hub) {
+            (Some(serve), Some(public), Some((hub, fanout))) => {
+                let administration =
+                    Administration::build(config.admin_password, config.admin_tokens, &metrics, || {
+                        Audit::open(&config.audit_dir, base.clock.clone(), base.tasks.clone())
+                    })?;
+                let public_http = http::Metrics::register(&registry, "public")?;
+                let app = App::new(Inner {
+                    accounts: Accounts::new(base.stores.intake.clone(), base.clock.clone()),
+                    stores: base.stores,
+                    vitals: vitals.clone(),
+                    hub,
+                    resolver,
+                    hosts,
+                    fanout,
+                    subscriber: serve.subscriber,
+                    compression: serve.compression,
+                    roster: Roster::new(roster::Limits {
+                        max: serve.subscribers_max.get(),
+                        with_token_max: serve.subscriber_tokens.iter().map(|token| token.subscribers_max.get()).sum(),
+                        per_address_max: serve.subscribers_per_address.map(NonZeroUsize::get),
+                        unlimited: serve.trusted_proxies.clone(),
+                    }),
+                    subscriber_tokens: serve.subscriber_tokens,
+                    trusted_proxies: serve.trusted_proxies,
+                    public_http: public_http.clone(),
+                    subscribers_stop: CancellationToken::new(),
+                    refusals: base.refusals,
+                    dev: config.network.dev,
+                    simulate: config.simulate,
+                    clock: base.clock,
+                    limits_file: limits_watch.as_ref().map(limits_file::Watch::status),
+                });
+                Some(Serving { app, public: public.counting(public_http), administration })
+            }
+            _ => None,
+        };
         Ok(Node {
-            app,
-            opened,
-            crawler,
-            limits_watch,
-            validator,
-            directory,
-            workers: config.workers,
+            vitals,
             metrics,
             registry,
-            public: public.counting(public_http),
+            opened,
             private: private.counting(private_http),
-            administration,
+            limits_watch,
+            directory: Some(directory),
+            crawler: Some(crawler),
+            judge,
+            serving,
             network,
         })
     }
 
-    /// Where the stream, the public methods and the page are served.
-    pub fn public_addr(&self) -> SocketAddr {
-        self.public.local_addr()
+    /// Where the stream, the public methods and the page are served, where they are.
+    pub fn public_addr(&self) -> Option<SocketAddr> {
+        self.serving.as_ref().map(|serving| serving.public.local_addr())
     }
 
     /// Where metrics, health and administration are served.
@@ -228,59 +248,116 @@ impl Node {
         self.private.local_addr()
     }
 
-    /// How many sockets and files this relay may want at once.
+    /// How many sockets and files this process may want at once.
     pub fn descriptors_needed(&self) -> u64 {
-        let connections = self.app.roster.seats_max() + CONNECTIONS_SPARE + PRIVATE_CONNECTIONS_MAX;
-        descriptors::HOSTS_AND_FILES + connections as u64
+        let public = self.serving.as_ref().map_or(0, |serving| serving.app.roster.seats_max() + CONNECTIONS_SPARE);
+        descriptors::HOSTS_AND_FILES + (public + PRIVATE_CONNECTIONS_MAX) as u64
     }
 
-    /// What handlers share, for tests that play the part of a host, of the validator or of the operator.
-    pub fn app(&self) -> &App {
-        &self.app
+    /// What handlers share, of a process that serves: for tests that play the part of a host, of the validator or of the
+    /// operator.
+    pub fn app(&self) -> Option<&App> {
+        self.serving.as_ref().map(|serving| &serving.app)
     }
 
     /// Starts all parts, from the subscribers to the sources.
     pub fn start(self) -> Running {
-        let Node { app, opened, crawler, validator, directory, workers, metrics, registry, .. } = self;
-        let tasks = app.tasks.clone();
+        let Node { vitals, metrics, registry, opened, .. } = self;
+        let tasks = vitals.tasks.clone();
 
+        let app = self.serving.as_ref().map(|serving| serving.app.clone());
+        let mut routes = admin::open_router(vitals.clone(), metrics.clone(), registry);
         let hub_stop = CancellationToken::new();
-        tasks.spawn_critical("hub", app.hub.clone().run(hub_stop.clone()));
-
-        // A herd that comes back has its handshakes all at once.
-        let seats = app.roster.limits();
-        let limits = Limits {
-            connections_max: app.roster.seats_max() + CONNECTIONS_SPARE,
-            per_address_max: seats.per_address_max.map(|max| max + CONNECTIONS_SPARE_PER_ADDRESS),
-            unlimited: app.trusted_proxies.clone(),
-            ..Limits::default()
-        };
-        let routes = public_router(app.clone());
-        tasks.spawn_critical("public http", self.public.serve(routes, limits, tasks.clone()));
-        let routes =
-            admin::router(app.clone(), metrics, registry, self.administration).fallback(async || xrpc::Error::NotFound);
+        if let Some(Serving { app, public, administration }) = self.serving {
+            tasks.spawn_critical("hub", app.hub.clone().run(hub_stop.clone()));
+            routes = routes.merge(admin::router(app.clone(), &metrics, administration));
+            let limits = public_limits(&app);
+            tasks.spawn_critical("public http", public.serve(public_router(app), limits, tasks.clone()));
+        }
         let limits = Limits { connections_max: PRIVATE_CONNECTIONS_MAX, ..Limits::default() };
+        let routes = routes.fallback(async || xrpc::Error::NotFound);
         tasks.spawn_critical("private http", self.private.serve(routes, limits, tasks.clone()));
 
         let judging_stop = CancellationToken::new();
-        tasks.spawn_critical("directory", directory.run(judging_stop.clone()));
-        let stop = judging_stop.clone();
-        let judging = tasks.spawn_critical("validator", async move { validator.run_workers(workers, stop).await });
-        let crawling = tasks.spawn_critical("crawler", crawler.run());
+        if let Some(directory) = self.directory {
+            tasks.spawn_critical("directory", directory.run(judging_stop.clone()));
+        }
+        let judging = self.judge.map(|Judge { validator, workers }| {
+            let stop = judging_stop.clone();
+            tasks.spawn_critical("validator", async move { validator.run_workers(workers, stop).await })
+        });
+        let crawling = self.crawler.map(|crawler| tasks.spawn_critical("crawler", crawler.run()));
         if let Some(watch) = self.limits_watch {
             tasks.spawn_critical("limits file", watch.run(tasks.token()));
         }
 
-        let ending = Ending { app: app.clone(), crawling, judging, judging_stop, hub_stop };
+        let ending = Ending { tasks: tasks.clone(), app: app.clone(), crawling, judging, judging_stop, hub_stop };
         tasks.spawn("ending", ending.run());
-        app.running.store(true, Ordering::Relaxed);
-        Running { app, opened, _network: self.network }
+        vitals.running.store(true, Ordering::Relaxed);
+        Running { tasks, app, vitals, opened, _network: self.network }
+    }
+}
+
+impl Base {
+    async fn hub(&self, serve: &Serve) -> Result<(Hub, fanout::Metrics), Error> {
+        let metrics = fanout::Metrics::register(&self.registry)?;
+        let Stores { log, repos, .. } = &self.stores;
+        let hub = Hub::build(log.clone(), repos.clone(), serve.hub.clone(), metrics.clone()).await?;
+        Ok((hub, metrics))
+    }
+
+    fn identities(&self, plc: &Plc) -> Result<(Resolver, identity::Directory), Error> {
+        let config = identity::Config {
+            per_second: plc.rate,
+            concurrent_max: plc.concurrency,
+            ..identity::Config::new(plc.url.clone())
+        };
+        let kept = self.stores.identities.clone();
+        Ok(identity::build(config, self.egress.clone(), self.clock.clone(), kept, &self.registry)?)
+    }
+
+    fn judge(&self, validate: &Validate, resolver: Resolver) -> Result<Judge, Error> {
+        let parts = validator::Parts {
+            stores: self.stores.clone(),
+            resolver,
+            egress: self.egress.clone(),
+            limits: self.limits.clone(),
+            refusals: self.refusals.clone(),
+            clock: self.clock.clone(),
+        };
+        let validator = Validator::build(validator::Config::default(), parts, &self.registry)?;
+        Ok(Judge { validator, workers: validate.workers })
+    }
+
+    fn crawler(&self, crawl: Option<&Crawl>, dev: bool) -> Result<(Crawler, crawler::Handle), Error> {
+        let parts = crawler::Parts {
+            intake: self.stores.intake.clone(),
+            hosts: self.stores.hosts.clone(),
+            refusals: self.refusals.clone(),
+            limits: self.limits.clone(),
+            egress: self.egress.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+            stop: self.tasks.token(),
+        };
+        Ok(Crawler::build(crawler_config(crawl, dev), parts, &self.registry)?)
+    }
+}
+
+fn public_limits(app: &App) -> Limits {
+    // A herd that comes back has its handshakes all at once.
+    let seats = app.roster.limits();
+    Limits {
+        connections_max: app.roster.seats_max() + CONNECTIONS_SPARE,
+        per_address_max: seats.per_address_max.map(|max| max + CONNECTIONS_SPARE_PER_ADDRESS),
+        unlimited: app.trusted_proxies.clone(),
+        ..Limits::default()
     }
 }
 
 /// Prepares to read the file of limits again, where there is one.
 fn watch_limits(
-    config: &Config,
+    config: &config::Network,
     limits: &limits::Limits,
     clock: &Clock,
     registry: &Registry,
@@ -292,13 +369,15 @@ fn watch_limits(
 }
 
 /// Starts a simulated network and points the settings to it.
-async fn simulate(config: &mut Config, backend: Backend, clock: Clock) -> Result<Network, Error> {
-    if backend == Backend::Local {
-        simulated::prepare(&config.data_dir)?;
+async fn simulate(config: &mut Config, clock: Clock) -> Result<Network, Error> {
+    if let Store::Local(local) = &config.store {
+        simulated::prepare(&local.data_dir)?;
     }
     let network = simulated::start(clock).await?;
-    config.plc_url = network.plc_url().parse()?;
-    config.hosts = network.hosts().to_vec();
+    config.plc.url = network.plc_url().parse()?;
+    if let Some(crawl) = &mut config.crawl {
+        crawl.hosts = network.hosts().to_vec();
+    }
     info!(
         hosts = network.hosts().len(),
         accounts = network.accounts().len(),
@@ -307,17 +386,18 @@ async fn simulate(config: &mut Config, backend: Backend, clock: Clock) -> Result
     Ok(network)
 }
 
-fn crawler_config(config: &Config) -> crawler::Config {
+fn crawler_config(crawl: Option<&Crawl>, dev: bool) -> crawler::Config {
+    let config =
+        crawler::Config { start: start_of_hosts(dev), settle_within: SETTLE_MAX, ..crawler::Config::default() };
+    let Some(crawl) = crawl else { return config };
     crawler::Config {
         // Who names a host wants all it has.
-        hosts: config.hosts.iter().map(|host| (host.clone(), crawler::Start::Oldest)).collect(),
-        bootstrap: config.bootstrap.clone(),
-        start: start_of_hosts(config.dev),
-        settle_within: SETTLE_MAX,
-        timing: config.crawl.timing,
-        patience: config.crawl.patience,
-        handshake_within: config.crawl.handshake_within,
-        ..crawler::Config::default()
+        hosts: crawl.hosts.iter().map(|host| (host.clone(), crawler::Start::Oldest)).collect(),
+        bootstrap: crawl.bootstrap.clone(),
+        timing: crawl.pace.timing,
+        patience: crawl.pace.patience,
+        handshake_within: crawl.pace.handshake_within,
+        ..config
     }
 }
 
@@ -327,36 +407,44 @@ fn public_router(app: App) -> Router {
 
 /// The order of the end.
 struct Ending {
-    app: App,
-    crawling: JoinHandle<()>,
-    judging: JoinHandle<()>,
+    tasks: Tasks,
+    app: Option<App>,
+    crawling: Option<JoinHandle<()>>,
+    judging: Option<JoinHandle<()>>,
     judging_stop: CancellationToken,
     hub_stop: CancellationToken,
 }
 
 impl Ending {
     async fn run(self) {
-        self.app.tasks.stopped().await;
+        self.tasks.stopped().await;
         // The crawler stops reading and waits for its receipts, for which the validator must go on.
-        if timeout(SETTLE_MAX + Duration::from_secs(1), self.crawling).await.is_err() {
+        if let Some(crawling) = self.crawling
+            && timeout(SETTLE_MAX + Duration::from_secs(1), crawling).await.is_err()
+        {
             warn!("the crawler did not end in time");
         }
         self.judging_stop.cancel();
-        if timeout(JUDGED_MAX, self.judging).await.is_err() {
+        if let Some(judging) = self.judging
+            && timeout(JUDGED_MAX, judging).await.is_err()
+        {
             warn!("the validator did not end in time");
         }
+        let Some(app) = self.app else { return };
         // The last events reach the ring, and with it whoever keeps up, before subscribers are sent away.
-        let last = self.app.hub.window().last;
-        let mut tail = self.app.hub.tail();
+        let last = app.hub.window().last;
+        let mut tail = app.hub.tail();
         let _late = timeout(PUBLISHED_MAX, tail.wait_for(|tail| *tail >= last)).await;
         self.hub_stop.cancel();
-        self.app.subscribers_stop.cancel();
+        app.subscribers_stop.cancel();
     }
 }
 
-/// A relay at work.
+/// A process at work.
 pub struct Running {
-    app: App,
+    tasks: Tasks,
+    app: Option<App>,
+    vitals: Arc<Vitals>,
     opened: backend::Opened,
     _network: Option<Network>,
 }
@@ -379,8 +467,8 @@ impl Running {
     /// Ends all parts in their order, and closes the stores, within the deadline.
     pub async fn drain(self, deadline: Duration) -> Result<(), DrainError> {
         let until = Instant::now() + deadline;
-        let drained = self.app.tasks.drain(deadline.mul_f64(0.9)).await;
-        drop(self.app);
+        let drained = self.tasks.drain(deadline.mul_f64(0.9)).await;
+        drop((self.app, self.vitals));
         tokio::time::timeout_at(until, self.opened.close()).await.map_err(|_| DrainError::CloseLate)??;
         Ok(drained?)
     }

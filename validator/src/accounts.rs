@@ -41,7 +41,8 @@ pub enum AccountError {
 }
 
 impl Accounts {
-    pub(crate) fn new(intake: Arc<dyn Intake>, clock: Clock) -> Accounts {
+    /// Hands commands to this intake.
+    pub fn new(intake: Arc<dyn Intake>, clock: Clock) -> Accounts {
         Accounts { intake, clock }
     }
 

@@ -47,7 +47,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use crate::{
-    accounts::Accounts,
     docket::{self, Answer, Ask, Docket, Evidence, Judge, Outcome, Sender},
     identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
@@ -167,12 +166,6 @@ impl Validator {
         let refreshes = Mutex::new(Refreshes::new(config.refresh_burst, refresh_every_micros));
         let shared = Shared { config, parts, statuses, places: Arc::default(), refreshes, metrics };
         Ok(Validator { shared: Arc::new(shared) })
-    }
-
-    /// What an operator does to accounts: commands that are carried out by the lanes.
-    pub fn accounts(&self) -> Accounts {
-        let Parts { stores, clock, .. } = &self.shared.parts;
-        Accounts::new(Arc::clone(&stores.intake), clock.clone())
     }
 
     /// Judges one lane until shutdown or the intake is closed; then it lets the appends under way end and covers them.

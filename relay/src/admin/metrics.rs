@@ -3,9 +3,10 @@
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
 };
+use storage::intake::Intake;
 
 use super::audit::Outcome;
-use crate::app::{App, VERSION};
+use crate::{app::VERSION, vitals::Vitals};
 
 /// The process's own metrics.
 #[derive(Clone, Debug)]
@@ -59,10 +60,10 @@ impl Metrics {
     }
 
     /// Looks.
-    pub(super) fn look(&self, app: &App) {
+    pub(super) fn look(&self, vitals: &Vitals) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.intake_bytes.set(gauge(app.stores.intake.bytes_held()));
-        self.lanes_standing_still.set(gauge(app.intake.standing_still() as u64));
-        self.uptime_seconds.set(gauge(app.started.elapsed().as_secs()));
+        self.intake_bytes.set(gauge(vitals.intake.bytes_held()));
+        self.lanes_standing_still.set(gauge(vitals.intake.standing_still() as u64));
+        self.uptime_seconds.set(gauge(vitals.started.elapsed().as_secs()));
     }
 }

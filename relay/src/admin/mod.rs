@@ -21,7 +21,7 @@ mod request_crawl;
 mod routes;
 mod subscribers;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -38,6 +38,7 @@ use self::{auth::Keys, error::Error};
 use crate::{
     app::App,
     config::{Password, Token},
+    vitals::Vitals,
 };
 
 /// The time for a request, its body and its answer: a little more than accounts' commands have.
@@ -64,23 +65,28 @@ impl Administration {
     }
 }
 
-/// The private listener's paths.
-pub fn router(app: App, metrics: Metrics, registry: Registry, administration: Option<Administration>) -> Router {
-    let admin = match administration {
-        Some(Administration { keys, audit }) => routes::router(&app, keys, audit, &metrics),
-        None => Router::new().route("/admin/{*path}", axum::routing::any(async || Error::Off)),
-    };
-    let open = Router::new()
+/// The private listener's paths that every process has: metrics, health and readiness.
+pub fn open_router(vitals: Arc<Vitals>, metrics: Metrics, registry: Registry) -> Router {
+    Router::new()
         .route(
             "/metrics",
-            get(async move |State(app): State<App>| {
-                metrics.look(&app);
+            get(async move |State(vitals): State<Arc<Vitals>>| {
+                metrics.look(&vitals);
                 encode(&registry)
             }),
         )
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
-        .route("/readyz", get(ready));
-    open.merge(admin).with_state(app)
+        .route("/readyz", get(ready))
+        .with_state(vitals)
+}
+
+/// The private listener's paths for administration, of a process that serves.
+pub fn router(app: App, metrics: &Metrics, administration: Option<Administration>) -> Router {
+    let admin = match administration {
+        Some(Administration { keys, audit }) => routes::router(&app, keys, audit, metrics),
+        None => Router::new().route("/admin/{*path}", axum::routing::any(async || Error::Off)),
+    };
+    admin.with_state(app)
 }
 
 fn encode(registry: &Registry) -> Response {
@@ -90,8 +96,8 @@ fn encode(registry: &Registry) -> Response {
     }
 }
 
-async fn ready(State(app): State<App>) -> Response {
-    let problems = readiness::problems(&app.facts());
+async fn ready(State(vitals): State<Arc<Vitals>>) -> Response {
+    let problems = readiness::problems(&vitals.facts());
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": problems.is_empty(), "problems": problems }))).into_response()
 }

@@ -61,7 +61,7 @@ pub(super) async fn record(
     let request = Request::from_parts(parts, Body::from(body));
     let span = info_span!("change", operation = recorder.operation, who = &*who.0);
     let (answer, answered) = oneshot::channel();
-    recorder.app.tasks.clone().spawn_in(span, "change", async move {
+    recorder.app.vitals.tasks.clone().spawn_in(span, "change", async move {
         // Where nobody waits for the answer any more, the record has it.
         let _gone = answer.send(recorder.run(attempt, request, next).await);
     });

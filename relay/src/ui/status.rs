@@ -140,7 +140,7 @@ impl Status {
     pub(super) async fn gather(app: &App, all: &[HostView], hosts_after: Option<&HostName>) -> Result<Status, Error> {
         let window = app.hub.window();
         let now_micros = app.clock.now_micros();
-        let facts = app.facts();
+        let facts = app.vitals.facts();
         let hosts_connected = all.iter().filter(|host| host.connected_for.is_some()).count();
         let first = all.partition_point(|host| hosts_after.is_some_and(|after| host.name <= *after));
         let page = &all[first..];
@@ -164,7 +164,7 @@ impl Status {
         Ok(Status {
             version: VERSION,
             simulated: app.simulate,
-            uptime_s: app.started.elapsed().as_secs(),
+            uptime_s: app.vitals.started.elapsed().as_secs(),
             events_per_second: app.hub.events_per_second(),
             subscribers: app.fanout.subscribers.get(),
             subscribers_max: app.roster.seats_max(),

@@ -54,7 +54,7 @@ pub(super) async fn subscribe_repos(
         Some(client) => info_span!("subscriber", %client),
         None => info_span!("subscriber"),
     };
-    let tasks = app.tasks.clone();
+    let tasks = app.vitals.tasks.clone();
     tasks.spawn_in(span, "subscriber", serve(app, place, start, reader, request));
 
     let mut response = Response::new(Body::empty());

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{LONG, Relay, accepted, config};
+use crate::harness::{LONG, Relay, accepted, config, serve};
 
 /// A subscriber that offers compression.
 struct Client {
@@ -81,8 +81,8 @@ async fn who_asks_gets_the_same_events_compressed_once_for_all() {
     const READ: &str = "mainstem_fanout_deflate_read_bytes_total";
     const MADE: &str = "mainstem_fanout_deflate_made_bytes_total";
     let mut config = config(&["--compression", "on"]);
-    config.hub.ring_bytes = 64 << 10;
-    config.hub.chunk_bytes = 16 << 10;
+    serve(&mut config).hub.ring_bytes = 64 << 10;
+    serve(&mut config).hub.chunk_bytes = 16 << 10;
     let relay = Relay::start(config).await;
     let mut live = [Client::connect(&relay, "").await, Client::connect(&relay, "").await];
     assert!(live.iter().all(|client| client.deflate));

@@ -9,12 +9,12 @@ use loadtest::{
     network::{Action, Config as NetworkConfig, HostFault, Kind, Mix, Network, Pace},
     subscriber::{self, Keep, Subscriber},
 };
-use relay::config::{Config, Crawl};
+use relay::config::{Config, Pace as CrawlPace};
 use runtime::clock::Clock;
 use storage::hosts::{HostStatus, ResetCause};
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{LONG, Relay, config, get};
+use crate::harness::{LONG, Relay, config, crawl, get};
 
 /// How long the faults last: many times every wait below.
 const FAULTY_FOR: Duration = Duration::from_secs(8);
@@ -28,9 +28,9 @@ const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
 fn quick(network: &Network) -> Config {
     let mut config = config(&[]);
-    config.plc_url = network.plc_url().parse().unwrap();
-    config.hosts = network.hosts().to_vec();
-    config.crawl = Crawl {
+    config.plc.url = network.plc_url().parse().unwrap();
+    crawl(&mut config).hosts = network.hosts().to_vec();
+    crawl(&mut config).pace = CrawlPace {
         timing: Timing {
             backoff_base: Duration::from_millis(100),
             backoff_cap: BACKOFF_CAP,
@@ -101,7 +101,7 @@ async fn every_fault_is_survived_beside_healthy_neighbours() {
     let mut network = network_of(healthy + 1).await;
     let mut config = quick(&network);
     let nowhere = HostName::parse("no-such-host.invalid").unwrap();
-    config.hosts.push(nowhere.clone());
+    crawl(&mut config).hosts.push(nowhere.clone());
     let relay = Relay::start(config).await;
     let subscriber = subscribe(&relay);
     assert!(subscriber.wait_for(network.truth().to_pass() as u64, LONG).await);

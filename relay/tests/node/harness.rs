@@ -11,9 +11,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use relay::{
     app::App,
-    backend::Backend,
     cli::{self, Command},
-    config::Config,
+    config::{Config, Crawl, Local, Memory, Serve, Store},
     node::{Node, Running},
 };
 use runtime::tasks::Tasks;
@@ -49,20 +48,34 @@ pub(crate) struct Relay {
 pub(crate) fn config(args: &[&str]) -> Config {
     let all = ["mainstem", "run", "--dev", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"];
     let (cli, _) = cli::parse(all.iter().chain(["--plc-url", "http://127.0.0.1:9"].iter()).chain(args)).unwrap();
-    match cli.command {
+    let config = match cli.command {
         Command::Run(args) => Config::from_args(&args).unwrap(),
         command => panic!("{command:?}"),
-    }
+    };
+    let Store::Local(Local { window_bytes, seq_start, .. }) = config.store else { panic!("a run has a folder") };
+    Config { store: Store::Memory(Memory { window_bytes, seq_start }), ..config }
+}
+
+/// A store in memory with a window of about this many bytes.
+pub(crate) fn in_memory(window_bytes: u64) -> Store {
+    Store::Memory(Memory { window_bytes: NonZeroU64::new(window_bytes).unwrap(), seq_start: None })
+}
+
+/// The part of the settings that is about serving.
+pub(crate) fn serve(config: &mut Config) -> &mut Serve {
+    config.serve.as_mut().unwrap()
+}
+
+/// The part of the settings that is about reading hosts.
+pub(crate) fn crawl(config: &mut Config) -> &mut Crawl {
+    config.crawl.as_mut().unwrap()
 }
 
 impl Relay {
     pub(crate) async fn start(config: Config) -> Relay {
-        Relay::start_on(config, Backend::Memory, Tasks::new()).await
-    }
-
-    pub(crate) async fn start_on(config: Config, backend: Backend, tasks: Tasks) -> Relay {
-        let node = Node::build(config, backend, tasks.clone()).await.unwrap();
-        let (public, private, app) = (node.public_addr(), node.private_addr(), node.app().clone());
+        let tasks = Tasks::new();
+        let node = Node::build(config, tasks.clone()).await.unwrap();
+        let (public, private, app) = (node.public_addr().unwrap(), node.private_addr(), node.app().unwrap().clone());
         Relay { public, private, stores: app.stores.clone(), app, tasks, running: node.start() }
     }
 
@@ -225,9 +238,4 @@ pub(crate) async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &[(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-/// A window of about this many bytes.
-pub(crate) fn window_bytes(bytes: u64) -> NonZeroU64 {
-    NonZeroU64::new(bytes).unwrap()
 }

@@ -12,19 +12,19 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    harness::{Got, LONG, Relay, config},
+    harness::{Got, LONG, Relay, config, serve},
     stream::raw,
 };
 
 /// A relay with little patience, and a well-behaved subscriber of it.
 async fn relay_and_neighbour() -> (Relay, crate::harness::Subscriber) {
     let mut config = config(&[]);
-    config.subscriber = subscriber::Config {
+    serve(&mut config).subscriber = subscriber::Config {
         stall_max: Duration::from_millis(500),
         close_wait: Duration::from_millis(500),
         input_bytes_at_once: NonZeroU32::new(100 << 10).unwrap(),
         input_bytes_per_second: NonZeroU32::new(1 << 10).unwrap(),
-        ..config.subscriber
+        ..serve(&mut config).subscriber
     };
     let relay = Relay::start(config).await;
     let neighbour = relay.subscribe("").await;

@@ -6,7 +6,7 @@ use loadtest::network::{Config as NetworkConfig, Mix, Network, Pace};
 use runtime::clock::Clock;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{LONG, Relay, config, get};
+use crate::harness::{LONG, Relay, config, crawl, get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_file_is_in_force_soon_and_a_bad_one_is_said_and_changes_nothing() {
@@ -18,8 +18,8 @@ async fn a_new_file_is_in_force_soon_and_a_bad_one_is_said_and_changes_nothing()
     // An hour's worth is the first two events of all there are; from then on, one in half an hour.
     fs::write(&file, "[[rule]]\nhosts = \"localhost\"\nevents_per_hour = 2\n").unwrap();
     let mut config = config(&["--limits", file.to_str().unwrap()]);
-    config.plc_url = network.plc_url().parse().unwrap();
-    config.hosts = network.hosts().to_vec();
+    config.plc.url = network.plc_url().parse().unwrap();
+    crawl(&mut config).hosts = network.hosts().to_vec();
     let relay = Relay::start(config).await;
     network.announce_all().await.unwrap();
     let name = network.hosts()[0].clone();

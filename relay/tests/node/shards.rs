@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Got, LONG, Relay, Subscriber, accepted, config, get};
+use crate::harness::{Got, LONG, Relay, Subscriber, accepted, config, get, serve};
 
 const METHOD: &str = "/xrpc/com.atproto.sync.subscribeRepos";
 
@@ -41,8 +41,8 @@ fn account(frame: &[u8]) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_together_are_the_whole_in_replay_and_live() {
     let mut config = config(&[]);
-    config.hub.ring_bytes = 16 << 10;
-    config.hub.chunk_bytes = 4 << 10;
+    serve(&mut config).hub.ring_bytes = 16 << 10;
+    serve(&mut config).hub.chunk_bytes = 4 << 10;
     let relay = Relay::start(config).await;
     append(&relay, 300).await;
     let mut whole = relay.subscribe("?cursor=0").await;
@@ -110,10 +110,10 @@ async fn a_shard_that_is_none_is_a_bad_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_without_events_keeps_nobody_from_replaying() {
     let mut config = config(&[]);
-    config.hub.ring_bytes = 8 << 10;
-    config.hub.chunk_bytes = 8 << 10;
-    config.hub.replay.piece_bytes = 8 << 10;
-    config.hub.replay.turns_max = 1;
+    serve(&mut config).hub.ring_bytes = 8 << 10;
+    serve(&mut config).hub.chunk_bytes = 8 << 10;
+    serve(&mut config).hub.replay.piece_bytes = 8 << 10;
+    serve(&mut config).hub.replay.turns_max = 1;
     let relay = Relay::start(config).await;
     // All of one account: one of the two shards is empty.
     relay.append(500, 300).await;

@@ -15,14 +15,14 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Got, LONG, Relay, ask, config, get, window_bytes};
+use crate::harness::{Got, LONG, Relay, ask, config, get, in_memory, serve};
 
 const METHOD: &str = "/xrpc/com.atproto.sync.subscribeRepos";
 
 /// A relay that has forgotten its first events: the window is `first..=100`.
 async fn relay_with_a_past() -> (Relay, u64) {
     let mut config = config(&[]);
-    config.window_bytes = window_bytes(50_000);
+    config.store = in_memory(50_000);
     let relay = Relay::start(config).await;
     relay.append(100, 1_000).await;
     let window = *relay.stores.log.window().borrow();
@@ -94,9 +94,9 @@ async fn an_empty_log_has_a_past_of_nothing() {
 async fn the_seam_between_replay_and_live_has_no_gap_and_no_repeat() {
     const EVENTS: u64 = 30_000;
     let mut config = config(&[]);
-    config.hub.ring_bytes = 64 << 10;
-    config.hub.chunk_bytes = 8 << 10;
-    config.hub.replay.piece_bytes = 8 << 10;
+    serve(&mut config).hub.ring_bytes = 64 << 10;
+    serve(&mut config).hub.chunk_bytes = 8 << 10;
+    serve(&mut config).hub.replay.piece_bytes = 8 << 10;
     let relay = Relay::start(config).await;
     let append = async {
         for _ in 0..EVENTS / 50 {
@@ -128,9 +128,9 @@ async fn the_seam_between_replay_and_live_has_no_gap_and_no_repeat() {
 async fn those_who_replay_the_same_events_share_the_reads() {
     const READERS: u64 = 12;
     let mut config = config(&[]);
-    config.hub.ring_bytes = 8 << 10;
-    config.hub.chunk_bytes = 8 << 10;
-    config.hub.replay.piece_bytes = 8 << 10;
+    serve(&mut config).hub.ring_bytes = 8 << 10;
+    serve(&mut config).hub.chunk_bytes = 8 << 10;
+    serve(&mut config).hub.replay.piece_bytes = 8 << 10;
     let relay = Relay::start(config).await;
     relay.append(3_000, 300).await;
     let mut readers = JoinSet::new();
@@ -213,8 +213,8 @@ async fn a_broken_protocol_ends_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_nothing_is_told_and_closed() {
     let mut config = config(&[]);
-    config.subscriber =
-        subscriber::Config { stall_max: Duration::from_millis(300), close_wait: LONG, ..config.subscriber };
+    serve(&mut config).subscriber =
+        subscriber::Config { stall_max: Duration::from_millis(300), close_wait: LONG, ..serve(&mut config).subscriber };
     let relay = Relay::start(config).await;
     let mut slow = relay.subscribe("").await;
     let mut quick = relay.subscribe("").await;
@@ -249,8 +249,8 @@ async fn who_reads_nothing_is_told_and_closed() {
 async fn who_stands_still_keeps_no_chunk_alive() {
     const STEPS: u64 = 60;
     let mut config = config(&[]);
-    config.hub.ring_bytes = 1 << 20;
-    config.hub.chunk_bytes = 200_000;
+    serve(&mut config).hub.ring_bytes = 1 << 20;
+    serve(&mut config).hub.chunk_bytes = 200_000;
     let relay = Relay::start(config).await;
     let mut still = JoinSet::new();
     let mut stalled = Vec::new();
@@ -321,7 +321,7 @@ async fn pings_are_answered_between_frames_while_events_flow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operators_close_comes_after_a_whole_frame() {
     let mut config = config(&[]);
-    config.subscriber.close_wait = LONG;
+    serve(&mut config).subscriber.close_wait = LONG;
     let relay = Relay::start(config).await;
     for _ in 0..40 {
         relay.append(10, 100_000).await;
@@ -347,9 +347,9 @@ async fn the_operators_close_comes_after_a_whole_frame() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_falls_out_of_the_window_is_told_and_closed() {
     let mut config = config(&[]);
-    config.window_bytes = window_bytes(1_000_000);
-    config.hub.ring_bytes = 500_000;
-    config.hub.chunk_bytes = 200_000;
+    config.store = in_memory(1_000_000);
+    serve(&mut config).hub.ring_bytes = 500_000;
+    serve(&mut config).hub.chunk_bytes = 200_000;
     let relay = Relay::start(config).await;
     let mut slow = relay.subscribe("").await;
     relay.wait_for_metric("mainstem_fanout_subscribers", 1.0).await;
@@ -374,10 +374,10 @@ async fn who_falls_out_of_the_window_is_told_and_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_silent_is_pinged_and_then_gone() {
     let mut config = config(&[]);
-    config.subscriber = subscriber::Config {
+    serve(&mut config).subscriber = subscriber::Config {
         ping_every: Duration::from_millis(100),
         silence_max: Duration::from_millis(800),
-        ..config.subscriber
+        ..serve(&mut config).subscriber
     };
     let relay = Relay::start(config).await;
     // This one answers pings, as long as it is polled.

@@ -1,12 +1,13 @@
 //! What subscribers and the public methods say of an account that is taken down, and restored.
 
+use std::{num::NonZeroU64, time::Duration};
+
 use atproto::syntax::Did;
-use relay::backend::Backend;
-use runtime::tasks::Tasks;
+use relay::config::{Local, Store};
 use serde_json::json;
 use storage::{log::Accepted, repos::LocalStatus};
 
-use crate::harness::{Got, Relay, Subscriber, accepted, config, get};
+use crate::harness::{Got, Relay, Subscriber, accepted, config, get, serve};
 
 const UNWANTED: &str = "did:web:unwanted.example.com";
 const OTHER: &str = "did:web:other.example.com";
@@ -39,11 +40,11 @@ async fn expect(subscriber: &mut Subscriber, seqs: &[u64]) {
 async fn nothing_is_served_but_the_takedown_until_the_account_is_restored() {
     for ring_bytes in [1 << 20, 1] {
         let mut config = config(&[]);
-        config.hub.ring_bytes = ring_bytes;
-        config.hub.chunk_bytes = 300;
-        config.hub.replay.piece_bytes = 300;
+        serve(&mut config).hub.ring_bytes = ring_bytes;
+        serve(&mut config).hub.chunk_bytes = 300;
+        serve(&mut config).hub.replay.piece_bytes = 300;
         // Who passes over a piece of nothing but what is withheld must not keep its turn.
-        config.hub.replay.turns_max = 1;
+        serve(&mut config).hub.replay.turns_max = 1;
         let relay = Relay::start(config).await;
         append_in_turn(&relay, 6, 200).await;
         let mut live = relay.subscribe("?cursor=0").await;
@@ -116,9 +117,9 @@ async fn what_is_queued_for_a_slow_subscriber_is_taken_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn takedowns_in_mid_stream_cost_the_others_nothing() {
     let mut config = config(&[]);
-    config.hub.ring_bytes = 20_000;
-    config.hub.chunk_bytes = 4_000;
-    config.hub.replay.piece_bytes = 4_000;
+    serve(&mut config).hub.ring_bytes = 20_000;
+    serve(&mut config).hub.chunk_bytes = 4_000;
+    serve(&mut config).hub.replay.piece_bytes = 4_000;
     let relay = Relay::start(config).await;
     append_in_turn(&relay, 400, 300).await;
     let mut subscribers = Vec::new();
@@ -160,8 +161,13 @@ async fn a_takedown_outlives_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let start = || async {
         let mut config = config(&[]);
-        config.data_dir = dir.path().join("data");
-        Relay::start_on(config, Backend::Local, Tasks::new()).await
+        config.store = Store::Local(Local {
+            data_dir: dir.path().join("data"),
+            window: Duration::from_secs(3600),
+            window_bytes: NonZeroU64::new(1 << 30).unwrap(),
+            seq_start: None,
+        });
+        Relay::start(config).await
     };
     let relay = start().await;
     append_in_turn(&relay, 4, 200).await;

@@ -153,7 +153,7 @@ async fn hosts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_be_crawled() {
     let mut config = config(&[]);
-    config.dev = false;
+    config.network.dev = false;
     let relay = Relay::start(config).await;
     let request = async |body: &str| {
         let headers = [("content-type", "application/json")];

@@ -1,0 +1,38 @@
+//! What every process tells of itself, whichever roles it plays: whether it works, and if not, why.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use runtime::tasks::Tasks;
+use storage::log::EventLog;
+use tokio::time::Instant;
+
+use crate::{admin::readiness::Facts, lanes::WatchedIntake};
+
+/// What readiness and the process's metrics are made of.
+pub struct Vitals {
+    /// The process's tasks.
+    pub tasks: Tasks,
+    /// When the process began.
+    pub started: Instant,
+    /// The intake, for what it has seen.
+    pub intake: Arc<WatchedIntake>,
+    /// The log, for its health.
+    pub log: Arc<dyn EventLog>,
+    /// Whether all parts are running.
+    pub running: AtomicBool,
+}
+
+impl Vitals {
+    /// What readiness is judged by.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            running: self.running.load(Ordering::Relaxed),
+            draining: self.tasks.cause().is_some(),
+            log: self.log.health(),
+            lanes_stalled: self.intake.standing_still(),
+        }
+    }
+}
