@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Subscribers that begin with the oldest event and read a shard each, of as many shards as there are of them.
     #[arg(long, value_name = "N", default_value_t = 0)]
     sharded: usize,
+    /// All of them offer permessage-deflate.
+    #[arg(long)]
+    compressed: bool,
     /// What is random follows from it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -64,6 +67,7 @@ impl Args {
                 name: format!("{}-{number}", manner.as_str()),
                 manner,
                 shard: shard(number),
+                compressed: self.compressed,
                 seed: self.seed ^ (kind << 32) ^ number as u64,
             })
         })

@@ -260,6 +260,13 @@ impl RelayProcess {
         }
     }
 
+    /// What a metric says now, named with its labels if it has some; `None` where there is none of that name.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = get(&format!("{}/metrics", self.admin_url())).await.ok()?;
+        let text = String::from_utf8_lossy(&text);
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// What it has used so far.
     pub fn usage(&self) -> Result<Usage, Error> {
         usage(self.pid()).map_err(|source| Error::Io { what: "read the relay's usage", source })

@@ -21,7 +21,11 @@ pub enum Note {
     Opened {
         /// With this cursor.
         cursor: Option<u64>,
+        /// The relay agreed to compress messages.
+        compressed: bool,
     },
+    /// Its first compressed message came, and could be inflated.
+    Inflated,
     /// It ended.
     Ended {
         /// How.
@@ -113,7 +117,8 @@ mod tests {
         ];
         let mut notes = vec![
             Note::Refused { why: "connection refused".to_owned() },
-            Note::Opened { cursor: None },
+            Note::Opened { cursor: None, compressed: true },
+            Note::Inflated,
             Note::Said { what: "OutdatedCursor".to_owned() },
         ];
         notes.extend(endings.map(|ending| Note::Ended { ending, last_seq: Some(7), torn_bytes: 3 }));

@@ -6,6 +6,7 @@
 //! [`journal`] beside the ledger.
 
 pub mod frames;
+pub mod inflate;
 pub mod journal;
 pub mod ledger;
 
@@ -28,6 +29,7 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 
 use self::{
     frames::{Frame, Frames, Opcode},
+    inflate::Inflater,
     journal::{Ending, Journal, Note},
     ledger::{Entry, Ledger},
 };
@@ -45,6 +47,8 @@ pub struct Config {
     pub manner: Manner,
     /// The part of all accounts that it asks for.
     pub shard: Option<Shard>,
+    /// It offers permessage-deflate.
+    pub compressed: bool,
     /// Sips, pauses and departures follow from it.
     pub seed: u64,
 }
@@ -126,6 +130,16 @@ struct Follower {
     rng: Xoshiro256PlusPlus,
 }
 
+/// One connection of it, open.
+struct Connection {
+    socket: TcpStream,
+    frames: Frames,
+    /// Where the relay agreed to compress messages.
+    inflater: Option<Inflater>,
+    /// Some message was compressed.
+    inflated: bool,
+}
+
 /// Where a follower's ledger is.
 pub fn ledger_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.ledger"))
@@ -155,19 +169,20 @@ impl Follower {
     async fn connect_once(&mut self) -> io::Result<()> {
         let cursor = self.ledger.last_seq().or(self.config.manner.first_cursor());
         let opened = timeout(CONNECT_WITHIN, self.open(cursor)).await;
-        let (mut socket, mut frames) = match opened {
-            Ok(Ok(opened)) => opened,
+        let mut connection = match opened {
+            Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return self.journal.write(&Note::Refused { why: error.to_string() }),
             Err(_) => return self.journal.write(&Note::Refused { why: "no answer".to_owned() }),
         };
-        self.journal.write(&Note::Opened { cursor })?;
-        let ending = self.read(&mut socket, &mut frames).await?;
-        let ended = Note::Ended { ending, last_seq: self.ledger.last_seq(), torn_bytes: frames.partial_bytes() };
+        self.journal.write(&Note::Opened { cursor, compressed: connection.inflater.is_some() })?;
+        let ending = self.read(&mut connection).await?;
+        let torn_bytes = connection.frames.partial_bytes();
+        let ended = Note::Ended { ending, last_seq: self.ledger.last_seq(), torn_bytes };
         self.journal.write(&ended)
     }
 
     /// A WebSocket, and what has come on it behind the handshake.
-    async fn open(&self, cursor: Option<u64>) -> io::Result<(TcpStream, Frames)> {
+    async fn open(&self, cursor: Option<u64>) -> io::Result<Connection> {
         let socket = match self.config.relay {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -180,9 +195,14 @@ impl Follower {
         let cursor = cursor.map(|cursor| format!("cursor={cursor}"));
         let shard = self.config.shard.map(|Shard { index, count }| format!("shard={index}/{count}"));
         let query: Vec<String> = cursor.into_iter().chain(shard).collect();
+        let offer = match self.config.compressed {
+            true => "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n",
+            false => "",
+        };
         let request = format!(
             "GET /xrpc/com.atproto.sync.subscribeRepos?{} HTTP/1.1\r\nHost: {}\r\nUser-Agent: loadtest/{}\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n",
+             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
+             {offer}\r\n",
             query.join("&"),
             self.config.relay,
             self.config.name,
@@ -198,21 +218,26 @@ impl Follower {
             }
         };
         let head = String::from_utf8_lossy(&read[..head_bytes]);
-        let accepts = head.lines().any(|line| {
-            line.split_once(':').is_some_and(|(name, value)| {
-                name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == derive_accept_key(key.as_bytes())
-            })
-        });
+        let value = |sought: &str| {
+            let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+            fields.find(|(name, _)| name.eq_ignore_ascii_case(sought)).map(|(_, value)| value.trim())
+        };
+        let accepts = value("sec-websocket-accept") == Some(&derive_accept_key(key.as_bytes()));
         if !head.starts_with("HTTP/1.1 101") || !accepts {
             return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
         }
+        let compresses = match value("sec-websocket-extensions") {
+            None => false,
+            Some(agreed) if self.config.compressed && is_agreement(agreed) => true,
+            Some(other) => return Err(io::Error::other(format!("the relay agrees to {other}"))),
+        };
         let mut frames = Frames::default();
         frames.push(&read[head_bytes..]);
-        Ok((socket, frames))
+        Ok(Connection { socket, frames, inflater: compresses.then(Inflater::default), inflated: false })
     }
 
     /// Reads until one end has enough.
-    async fn read(&mut self, socket: &mut TcpStream, frames: &mut Frames) -> io::Result<Ending> {
+    async fn read(&mut self, connection: &mut Connection) -> io::Result<Ending> {
         let mut stays_for = match self.config.manner {
             Manner::Restless => self.rng.random_range(1..STAY_BYTES_MAX),
             Manner::Live | Manner::FromStart | Manner::Sipping | Manner::Sharded => u64::MAX,
@@ -220,7 +245,7 @@ impl Follower {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let mut answers = Vec::new();
-            let ended = self.take_frames(frames, &mut answers);
+            let ended = self.take_frames(connection, &mut answers);
             self.ledger.flush()?;
             if let Some(ending) = ended? {
                 return Ok(ending);
@@ -228,7 +253,7 @@ impl Follower {
             if stays_for == 0 {
                 // Half of the time without a goodbye even from the kernel.
                 if self.rng.random() {
-                    socket.set_zero_linger()?;
+                    connection.socket.set_zero_linger()?;
                 }
                 return Ok(Ending::Left);
             }
@@ -241,13 +266,13 @@ impl Follower {
             };
             let size = size.min(usize::try_from(stays_for).unwrap_or(usize::MAX));
             let exchange = async {
-                socket.write_all(&answers).await?;
-                socket.read(&mut buffer[..size]).await
+                connection.socket.write_all(&answers).await?;
+                connection.socket.read(&mut buffer[..size]).await
             };
             match timeout(SILENCE_MAX, exchange).await {
                 Ok(Ok(0)) => return Ok(Ending::Eof),
                 Ok(Ok(read)) => {
-                    frames.push(&buffer[..read]);
+                    connection.frames.push(&buffer[..read]);
                     stays_for -= read as u64;
                 }
                 Ok(Err(error)) => return Ok(Ending::Broken { why: error.kind().to_string() }),
@@ -257,16 +282,26 @@ impl Follower {
     }
 
     /// Takes all whole frames, and says what is to be answered.
-    fn take_frames(&mut self, frames: &mut Frames, answers: &mut Vec<u8>) -> io::Result<Option<Ending>> {
+    fn take_frames(&mut self, connection: &mut Connection, answers: &mut Vec<u8>) -> io::Result<Option<Ending>> {
         loop {
-            let Frame { opcode, compressed, payload } = match frames.take() {
+            let Frame { opcode, compressed, payload } = match connection.frames.take() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(None),
                 Err(error) => return Ok(Some(Ending::Protocol { why: error.to_string() })),
             };
             match opcode {
                 Opcode::Binary if compressed => {
-                    return Ok(Some(Ending::Protocol { why: "compressed, though nobody asked for it".to_owned() }));
+                    let Some(inflater) = &mut connection.inflater else {
+                        return Ok(Some(Ending::Protocol { why: "compressed, though nobody asked for it".to_owned() }));
+                    };
+                    let message = match inflater.inflate(&payload) {
+                        Ok(message) => message,
+                        Err(error) => return Ok(Some(Ending::Protocol { why: error.to_string() })),
+                    };
+                    if !std::mem::replace(&mut connection.inflated, true) {
+                        self.journal.write(&Note::Inflated)?;
+                    }
+                    self.take_message(&message)?;
                 }
                 Opcode::Binary => self.take_message(&payload)?,
                 Opcode::Close => {
@@ -291,6 +326,13 @@ impl Follower {
         };
         self.journal.write(&Note::Said { what: said })
     }
+}
+
+/// Whether a relay's `Sec-WebSocket-Extensions` is permessage-deflate with nothing remembered from one message for the
+/// next.
+fn is_agreement(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    parts.next() == Some("permessage-deflate") && parts.any(|part| part == "server_no_context_takeover")
 }
 
 /// A pong of a ping's payload; masked with zeros, which leaves it as it is.

@@ -3,7 +3,7 @@
 //!
 //! What it shows is in three parts: the log is what the hosts sent (the judge), every ledger is what the log holds (by
 //! SHA-256 of each frame, against the segment files), and every fault was there (counted by the kernel or by those who
-//! met it).
+//! met it). Half of the subscribers take messages compressed: what they inflate is held against the same log.
 
 use std::{
     collections::BTreeMap,
@@ -50,6 +50,9 @@ const EVENTS_BEFORE: u64 = 10_000;
 const BRIEF: Duration = Duration::from_millis(700);
 /// A cut that they do not outlive.
 const LASTING: Duration = SILENCE_MAX.saturating_add(Duration::from_millis(1_500));
+
+const DEFLATE_READ: &str = "mainstem_fanout_deflate_read_bytes_total";
+const DEFLATE_MADE: &str = "mainstem_fanout_deflate_made_bytes_total";
 
 /// What happens while a site is cut off, or while none is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,19 +163,20 @@ impl Scene {
             ..Config::default()
         };
         let network = Network::start_paused(config, Clock::system()).await.unwrap();
-        let config = relay_process::Config { address: lan.relay_address(), ..relay_of(&network, folder.path()) };
+        let args = ["--compression", "on"].map(str::to_owned).into();
+        let config = relay_process::Config { address: lan.relay_address(), args, ..relay_of(&network, folder.path()) };
         let relay = RelayProcess::start(config).await.unwrap();
         all_connected(&network).await;
         let subscriber = subscriber_of(&relay);
         network.generate(EVENTS_BEFORE).await.unwrap();
         assert!(subscriber.wait_for(network.truth().to_pass() as u64, LONG).await);
         let address = relay.public_address();
-        let parties = lan.sites().iter().zip(seed..);
-        let start = |(site, seed): (&Site, u64)| {
+        let parties = lan.sites().iter().enumerate().map(|(number, site)| {
             let dir = folder.path().join(site.address.to_string());
-            Party::start(site, dir, address, &FOLLOWERS, seed)
-        };
-        let parties = parties.map(start).collect();
+            let seed = seed.wrapping_add(number as u64);
+            Party::start(site, dir, address, Crew { manners: &FOLLOWERS, compressed: number % 2 == 0, seed })
+        });
+        let parties = parties.collect();
         let fired = Fired::default();
         let (latecomers, relay) = (Vec::new(), Some(relay));
         let scene = Scene { parties, latecomers, network, relay, subscriber, address, fired, folder, lan };
@@ -233,7 +237,8 @@ impl Scene {
     /// Somebody who begins at the oldest event, and has begun.
     async fn latecomer(&self, site: &Site, round: usize) -> Party {
         let dir = self.folder.path().join(format!("late-{round}"));
-        let party = Party::start(site, dir, self.address, &LATECOMERS, round as u64);
+        let crew = Crew { manners: &LATECOMERS, compressed: round.is_multiple_of(2), seed: round as u64 };
+        let party = Party::start(site, dir, self.address, crew);
         let reads = wait_until(LONG, || party.ends().all(|(_, end)| end.is_some())).await;
         assert!(reads, "a latecomer gets nothing: {:?}\n{}", party.tally(), log_tail(&self.relay));
         party
@@ -305,6 +310,9 @@ impl Scene {
             assert!(arrived, "not all came to {lasts:?}: {ends:?}\n{}", log_tail(&self.relay));
         }
         let relay = self.relay.take().unwrap();
+        let (read, made) = (relay.metric(DEFLATE_READ).await.unwrap(), relay.metric(DEFLATE_MADE).await.unwrap());
+        println!("the last relay compressed {read} bytes to {made}");
+        assert!(read > 0.0 && made < read, "{read} bytes were compressed to {made}");
         let data_dir = relay.config().data_dir.clone();
         let (status, _) = relay.terminate(Duration::from_secs(30)).await.unwrap();
         assert!(status.success(), "{status}");
@@ -324,11 +332,20 @@ impl Scene {
     fn compare(&self, log: &Log) -> Tally {
         let first = log.events.first().map(|event| event.entry.seq).unwrap();
         let (mut wrong, mut total) = (Vec::new(), Tally::default());
-        let mut followers = 0;
+        let (mut followers, mut compressed) = (0, 0);
         for party in self.parties.iter().chain(&self.latecomers) {
+            let tally = party.tally();
             for (manner, name, shard) in party.followers() {
                 followers += 1;
                 let who = format!("{name} of {}", party.site.address);
+                let (opened, agreed) = (count(&tally.opened, &name), count(&tally.agreed, &name));
+                if party.crew.compressed {
+                    compressed += 1;
+                    assert_eq!(agreed, opened, "{who} was refused compression");
+                    assert!(count(&tally.inflated, &name) > 0, "{who} got nothing compressed");
+                } else {
+                    assert_eq!(agreed, 0, "{who} did not offer compression");
+                }
                 let entries = ledger::read(&ledger_path(&party.dir, &name)).unwrap();
                 let mut begins = entries.first().map_or(0, |entry| entry.seq);
                 match manner {
@@ -342,9 +359,10 @@ impl Scene {
                 let difference = difference(&entries, log.from(begins, shard));
                 wrong.extend(difference.map(|difference| format!("{who}: {difference}")));
             }
-            total.add(party.tally());
+            total.add(tally);
         }
-        println!("{followers} followers, {} events in the log: {total:#?}", log.events.len());
+        println!("{followers} followers, {compressed} of them compressed, {} events: {total:#?}", log.events.len());
+        assert!(compressed * 3 >= followers, "only {compressed} of {followers} were compressed");
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(total.said.is_empty(), "the relay had something to say: {:?}", total.said);
         total
@@ -377,10 +395,18 @@ struct Party {
     site: Site,
     dir: PathBuf,
     relay: SocketAddrV4,
-    manners: &'static [(Manner, u64)],
-    seed: u64,
+    crew: Crew,
     /// Killed with its value.
     process: Option<Child>,
+}
+
+/// Who the followers of a site are.
+#[derive(Clone, Copy, Debug)]
+struct Crew {
+    manners: &'static [(Manner, u64)],
+    /// All of them offer compression.
+    compressed: bool,
+    seed: u64,
 }
 
 /// What has happened to followers, by their journals.
@@ -390,6 +416,9 @@ struct Tally {
     names: Vec<String>,
     /// Connections that came about, by follower.
     opened: BTreeMap<String, u64>,
+    /// Those of them on which the relay agreed to compress messages, and those on which a compressed one came.
+    agreed: BTreeMap<String, u64>,
+    inflated: BTreeMap<String, u64>,
     /// Connections that ended and attempts that failed, by follower.
     failed: BTreeMap<String, u64>,
     /// Connections that ended, as far as their followers lived to tell.
@@ -402,15 +431,15 @@ struct Tally {
 }
 
 impl Party {
-    fn start(site: &Site, dir: PathBuf, relay: SocketAddrV4, manners: &'static [(Manner, u64)], seed: u64) -> Party {
-        let mut party = Party { site: site.clone(), dir, relay, manners, seed, process: None };
+    fn start(site: &Site, dir: PathBuf, relay: SocketAddrV4, crew: Crew) -> Party {
+        let mut party = Party { site: site.clone(), dir, relay, crew, process: None };
         party.run();
         party
     }
 
     /// Every follower of it.
     fn followers(&self) -> impl Iterator<Item = (Manner, String, Option<Shard>)> {
-        self.manners.iter().flat_map(|(manner, count)| {
+        self.crew.manners.iter().flat_map(|(manner, count)| {
             let shard = |number| (*manner == Manner::Sharded).then_some(Shard { index: number, count: *count });
             (0..*count).map(move |number| (*manner, format!("{}-{number}", manner.as_str()), shard(number)))
         })
@@ -423,8 +452,9 @@ impl Party {
     fn run(&mut self) {
         let mut command = self.site.command(Path::new(env!("CARGO_BIN_EXE_loadtest")));
         command.arg("follow").arg(self.relay.to_string()).arg("--into").arg(&self.dir);
-        command.args(["--until-eof", "--seed", &self.seed.to_string()]);
-        for (manner, count) in self.manners {
+        command.args(["--until-eof", "--seed", &self.crew.seed.to_string()]);
+        command.args(self.crew.compressed.then_some("--compressed"));
+        for (manner, count) in self.crew.manners {
             command.arg(format!("--{}", manner.as_str())).arg(count.to_string());
         }
         // Never written to: it ends when this process does.
@@ -463,7 +493,11 @@ impl Tally {
     fn take(&mut self, name: &str, note: Note) {
         match note {
             Note::Refused { .. } => *self.failed.entry(name.to_owned()).or_default() += 1,
-            Note::Opened { .. } => *self.opened.entry(name.to_owned()).or_default() += 1,
+            Note::Opened { compressed, .. } => {
+                *self.opened.entry(name.to_owned()).or_default() += 1;
+                *self.agreed.entry(name.to_owned()).or_default() += u64::from(compressed);
+            }
+            Note::Inflated => *self.inflated.entry(name.to_owned()).or_default() += 1,
             Note::Said { what } => self.said.push(what),
             Note::Ended { ending, torn_bytes, .. } => {
                 *self.failed.entry(name.to_owned()).or_default() += 1;
@@ -486,9 +520,13 @@ impl Tally {
         self.ended += other.ended;
         self.torn_by_others += other.torn_by_others;
         self.said.extend(other.said);
-        for (mine, others) in
-            [(&mut self.endings, other.endings), (&mut self.opened, other.opened), (&mut self.failed, other.failed)]
-        {
+        for (mine, others) in [
+            (&mut self.endings, other.endings),
+            (&mut self.opened, other.opened),
+            (&mut self.agreed, other.agreed),
+            (&mut self.inflated, other.inflated),
+            (&mut self.failed, other.failed),
+        ] {
             others.into_iter().for_each(|(name, count)| *mine.entry(name).or_default() += count);
         }
     }

@@ -9,7 +9,7 @@ use atproto::event::{Routed, route};
 use futures_util::StreamExt;
 use loadtest::{
     network::{Config, Mix, Network, Pace},
-    relay_process::{RelayProcess, get},
+    relay_process::RelayProcess,
 };
 use runtime::clock::Clock;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -81,13 +81,6 @@ impl Seen {
     }
 }
 
-async fn metric(relay: &RelayProcess, name: &str) -> f64 {
-    let (_, body) = get(&format!("{}/metrics", relay.admin_url())).await.unwrap();
-    let text = String::from_utf8(body.to_vec()).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no metric {name}"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_subscribers_are_sent_away_whole_and_come_back_where_they_were() {
     let _alone = alone().await;
@@ -133,7 +126,7 @@ async fn a_thousand_subscribers_are_sent_away_whole_and_come_back_where_they_wer
 
     let relay = RelayProcess::start(config).await.unwrap();
     all("back", &|seen| seen.connected).await;
-    assert_eq!(metric(&relay, "mainstem_fanout_subscribers ").await, SUBSCRIBERS as f64);
+    assert_eq!(relay.metric("mainstem_fanout_subscribers").await.unwrap(), SUBSCRIBERS as f64);
     all_connected(&network).await;
     network.generate(150).await.unwrap();
     let events = network.truth().to_pass() as u64;

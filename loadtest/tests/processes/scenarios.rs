@@ -9,7 +9,7 @@ use std::{
 use loadtest::{
     judge::{Digest, Extent, Judge},
     network::{Config, Mix, Network, Pace},
-    relay_process::{RelayProcess, get},
+    relay_process::RelayProcess,
     scenario::{Expectation, KINDS, Played, Stage},
 };
 use runtime::clock::Clock;
@@ -77,7 +77,7 @@ async fn what_is_wrong_is_refused_by_name_and_what_is_right_passes() {
     assert!(arrived && report.is_clean(), "{report}\n{}", relay.config().log_tail(20));
     assert_eq!(reading.notices, Vec::<String>::new());
     let discontinuous = KINDS.iter().filter(|kind| kind.expect == Expectation::PassDiscontinuous).count();
-    assert_eq!(metric(&relay, "mainstem_events_discontinuous_total").await, (discontinuous * ROUNDS * 2) as f64);
+    assert_eq!(relay.metric("mainstem_events_discontinuous_total").await.unwrap(), (discontinuous * ROUNDS * 2) as f64);
     // Nobody was hung up on.
     assert!((0..network.hosts().len()).all(|host| network.subscribers(host) == 1));
     network.stop().await;
@@ -120,11 +120,4 @@ async fn refusals(relay: &RelayProcess, network: &Network, played: &[Played]) ->
         });
     }
     all
-}
-
-async fn metric(relay: &RelayProcess, name: &str) -> f64 {
-    let (_, body) = get(&format!("{}/metrics", relay.admin_url())).await.unwrap();
-    let text = String::from_utf8(body.to_vec()).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
-    line.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
 }
