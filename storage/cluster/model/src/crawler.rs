@@ -1,13 +1,15 @@
 use crate::{
-    Protocol, State, Step,
-    state::{Crawler, offset},
+    Protocol, Raw, State, Step,
+    state::{Crawler, Cursor, Host},
 };
 
 /// What a crawler may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// It hears that the host is its own, and reads from the cursor on.
+    /// It hears that the host is its own, and connects with the cursor of the row.
     Start,
+    /// The connection was lost when the host began anew; it connects with the cursor in memory.
+    Reconnect,
     /// It reads the host's next event and sends it to `raw`.
     Send,
     /// The first of what it has sent is in `raw`, and it knows.
@@ -35,12 +37,14 @@ pub(crate) fn acts(protocol: &Protocol, state: &State, who: usize) -> Vec<Act> {
     let owns = state.crawls == who;
     let mut acts = Vec::new();
     if crawler.running {
-        let has_more = usize::from(crawler.next) < protocol.bounds.host.len();
-        acts.extend((has_more && crawler.flight.len() < IN_FLIGHT_MAX).then_some(Act::Send));
+        let can_send = crawler.flight.len() < IN_FLIGHT_MAX && next_event(protocol, &state.host, crawler).is_some();
+        acts.extend(can_send.then_some(Act::Send));
+        let is_cut_off = crawler.after_reset != state.host.has_reset && crawler.flight.is_empty();
+        acts.extend(is_cut_off.then_some(Act::Reconnect));
         acts.extend((!crawler.flight.is_empty()).then_some(Act::Land));
         let overtakes = crawler.flight.len() > 1 && !protocol.has(Step::GaplessProducer);
         acts.extend((overtakes && state.faults.crawler_crashes > 0).then_some(Act::Overtake));
-        // A late crawler's lower cursor is as true as a higher one.
+        // A late crawler's write loses by its timestamp.
         acts.extend((known(protocol, crawler) != state.cursor && owns).then_some(Act::Save));
         acts.extend((!owns).then_some(Act::Gone));
         acts.extend((state.faults.crawler_crashes > 0).then_some(Act::Crash));
@@ -51,18 +55,24 @@ pub(crate) fn acts(protocol: &Protocol, state: &State, who: usize) -> Vec<Act> {
 }
 
 pub(crate) fn apply(protocol: &Protocol, state: &mut State, who: usize, act: Act) {
-    let State { raw, cursor, crawlers, faults, .. } = state;
+    let owns = state.crawls == who;
+    let State { raw, cursor, crawlers, faults, host, .. } = state;
     let crawler = &mut crawlers[who];
     match act {
-        Act::Start => *crawler = Crawler { running: true, next: *cursor, ..Crawler::default() },
+        Act::Start => {
+            let from = *cursor;
+            connect(protocol, host, crawler, from, owns.then_some(cursor));
+        }
+        Act::Reconnect => {
+            let from = known(protocol, crawler);
+            connect(protocol, host, crawler, from, owns.then_some(cursor));
+        }
         Act::Send => {
-            crawler.flight.push_back(crawler.next);
+            let event = next_event(protocol, host, crawler).expect("there is one");
+            crawler.flight.push_back(event);
             crawler.next += 1;
         }
-        Act::Land => {
-            let event = crawler.flight.pop_front().expect("there is one");
-            raw.push(protocol.bounds.host[usize::from(event)]);
-        }
+        Act::Land => raw.push(crawler.flight.pop_front().expect("there is one")),
         Act::Overtake => {
             crawler.flight.rotate_left(1);
             faults.crawler_crashes -= 1;
@@ -76,16 +86,46 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, who: usize, act: Act
     }
 }
 
-/// The low-water mark of what `raw` has acknowledged.
-fn known(protocol: &Protocol, crawler: &Crawler) -> u8 {
-    if !protocol.has(Step::CursorAfterAck) {
-        return crawler.next;
+/// Asks for what comes after a cursor. Where the host has not come so far it has begun anew, and so does the crawler, in
+/// a new epoch; it can't tell where the host has come further since.
+fn connect(protocol: &Protocol, host: &Host, crawler: &mut Crawler, from: Cursor, row: Option<&mut Cursor>) {
+    let begun = protocol.bounds.reset_after.filter(|_| host.has_reset).unwrap_or(0);
+    let is_in_future = from.seq > host.made - begun;
+    let from = if is_in_future { Cursor { epoch: from.epoch + 1, seq: 0 } } else { from };
+    if let Some(row) = row
+        && protocol.has(Step::EpochBeforeFrames)
+    {
+        *row = from;
     }
-    crawler.flight.iter().copied().min().unwrap_or(crawler.next)
+    *crawler = Crawler {
+        running: true,
+        after_reset: host.has_reset,
+        epoch: from.epoch,
+        next: from.seq + 1,
+        ..Crawler::default()
+    };
 }
 
-/// Whether everything of the host before the cursor is in `raw`.
+fn next_event(protocol: &Protocol, host: &Host, crawler: &Crawler) -> Option<Raw> {
+    let begun = protocol.bounds.reset_after.filter(|_| host.has_reset).unwrap_or(0);
+    let id = begun + crawler.next;
+    let is_there = crawler.after_reset == host.has_reset && id <= host.made;
+    let did = is_there.then(|| protocol.bounds.host.get(usize::from(id) - 1)).flatten()?;
+    Some(Raw::Frame { did: *did, epoch: crawler.epoch, seq: crawler.next, id })
+}
+
+/// The low-water mark of what `raw` has acknowledged.
+fn known(protocol: &Protocol, crawler: &Crawler) -> Cursor {
+    let first_open = crawler.flight.iter().filter_map(|raw| match *raw {
+        Raw::Frame { seq, .. } if protocol.has(Step::CursorAfterAck) => Some(seq),
+        Raw::Frame { .. } | Raw::Command { .. } => None,
+    });
+    Cursor { epoch: crawler.epoch, seq: first_open.min().unwrap_or(crawler.next) - 1 }
+}
+
+/// Whether everything of the host before the cursor is in `raw`. Where the host began anew and nobody could tell, a
+/// cursor says nothing about what came before.
 pub(crate) fn cursor_is_true(protocol: &Protocol, state: &State) -> bool {
-    let host = &protocol.bounds.host;
-    host.iter().enumerate().all(|(at, event)| offset(at) >= state.cursor || state.raw.contains(event))
+    let is_there = |id: u8| state.raw.iter().any(|raw| matches!(raw, Raw::Frame { id: other, .. } if *other == id));
+    protocol.bounds.reset_after.is_some() || (1..=state.cursor.seq).all(is_there)
 }

@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::{
     Change, Event, Protocol, Raw, State, crawler,
-    state::{Did, LanePhase, LeadPhase, Record, Repo, ends, offset, valid},
+    state::{Did, LanePhase, LeadPhase, Record, ends, offset, valid},
 };
 
 /// What must hold in every state, and what must be seen in some: else the bounds are too small to show anything.
@@ -49,7 +49,7 @@ fn stream(protocol: &Protocol, state: &State) -> Vec<Event> {
 fn in_order(protocol: &Protocol, state: &State) -> bool {
     let (mut frames, mut commands) = (BTreeMap::new(), BTreeMap::new());
     stream(protocol, state).into_iter().all(|event| match event {
-        Event::Frame { did, epoch, seq } => frames.insert(did, (epoch, seq)).is_none_or(|last| last < (epoch, seq)),
+        Event::Frame { did, id } => frames.insert(did, id).is_none_or(|last| last < id),
         Event::Command { did, position, .. } => commands.insert(did, position).is_none_or(|last| last < position),
     })
 }
@@ -73,21 +73,20 @@ fn committed_is_in_the_rows(_: &Protocol, state: &State) -> bool {
         .take_while(|landed| landed.offset < committed.repair)
         .all(|landed| state.rows[usize::from(landed.event.did())].at >= Some(landed.offset));
     let frames_are_settled = state.raw.iter().zip(0..committed.position).all(|(raw, _)| match *raw {
-        Raw::Frame { did, epoch, seq } => state.rows[usize::from(did)].repo.last >= (epoch, seq),
+        Raw::Frame { did, epoch, seq, .. } => state.rows[usize::from(did)].repo.last >= (epoch, seq),
         Raw::Command { .. } => true,
     });
     rows_are_in && frames_are_settled
 }
 
 fn nothing_is_lost(protocol: &Protocol, state: &State) -> bool {
-    if !is_quiet(protocol, state) {
+    if !is_quiet(protocol, state) || new_count_was_missed(protocol, state) {
         return true;
     }
     let out: BTreeSet<Event> = stream(protocol, state).into_iter().collect();
-    let frames_of_the_host = protocol.bounds.host.iter().filter_map(|raw| match *raw {
-        Raw::Frame { did, epoch, seq } => Some(Event::Frame { did, epoch, seq }),
-        Raw::Command { .. } => None,
-    });
+    // What a host made before it began anew may be gone before anybody reads it.
+    let of_the_host = if protocol.bounds.reset_after.is_none() { &protocol.bounds.host[..] } else { &[] };
+    let frames_of_the_host = of_the_host.iter().zip(1..).map(|(did, id)| Event::Frame { did: *did, id });
     let other = if protocol.bounds.sequencers > 0 { &protocol.bounds.other_lane[..] } else { &[] };
     frames_of_the_host
         .chain(judged_once(&state.raw))
@@ -95,20 +94,21 @@ fn nothing_is_lost(protocol: &Protocol, state: &State) -> bool {
         .all(|event| out.contains(&event))
 }
 
-/// What must come out of `raw`: each record judged once, in order.
+/// The host began anew and was past the cursor before anybody came back: nobody can tell, with one process or with many.
+fn new_count_was_missed(protocol: &Protocol, state: &State) -> bool {
+    let is_noticed = state.raw.iter().any(|raw| matches!(raw, Raw::Frame { epoch: 2.., .. }));
+    protocol.bounds.reset_after.is_some() && !is_noticed
+}
+
+/// What must come out of `raw`: each event, and each command that changes something where commands come in order.
 fn judged_once(raw: &[Raw]) -> impl Iterator<Item = Event> {
-    let mut repos: BTreeMap<Did, Repo> = BTreeMap::new();
+    let mut down: BTreeMap<Did, bool> = BTreeMap::new();
     raw.iter().enumerate().filter_map(move |(at, raw)| match *raw {
-        Raw::Frame { did, epoch, seq } => {
-            let repo = repos.entry(did).or_default();
-            let is_new = (epoch, seq) > repo.last;
-            repo.last = repo.last.max((epoch, seq));
-            is_new.then_some(Event::Frame { did, epoch, seq })
-        }
+        Raw::Frame { did, id, .. } => Some(Event::Frame { did, id }),
         Raw::Command { did, change } => {
-            let repo = repos.entry(did).or_default();
-            let was_down = std::mem::replace(&mut repo.down, change == Change::Takedown);
-            (was_down != repo.down).then_some(Event::Command { did, position: offset(at), change })
+            let is_takedown = change == Change::Takedown;
+            let was_down = down.insert(did, is_takedown).unwrap_or(false);
+            (was_down != is_takedown).then_some(Event::Command { did, position: offset(at), change })
         }
     })
 }

@@ -2,7 +2,7 @@ use stateright::{Model, Property};
 
 use crate::{
     Raw, Record, State, Step, crawler, properties, sequencer,
-    state::{Crawler, LanePhase, LeadPhase, Progress, Sequencer, Validator},
+    state::{Crawler, Cursor, Host, LanePhase, LeadPhase, Progress, Sequencer, Validator, offset},
     validator,
 };
 
@@ -36,8 +36,10 @@ pub struct Faults {
 pub struct Bounds {
     /// The lane's `raw` at the start.
     pub raw: Vec<Raw>,
-    /// A host's events, which crawlers bring into `raw`.
-    pub host: Vec<Raw>,
+    /// The accounts of a host's events, which crawlers bring into `raw`.
+    pub host: Vec<u8>,
+    /// After so many events the host may begin anew; then it makes the rest.
+    pub reset_after: Option<u8>,
     /// `verified` of another lane, which the sequencer reads too.
     pub other_lane: Vec<Record>,
     /// How many there are, at most 2.
@@ -82,6 +84,10 @@ pub enum Action {
     MoveLead,
     /// The group gives the host to the other crawler.
     MoveHost,
+    /// The host forgets its events and counts anew.
+    HostResets,
+    /// The host makes its next event.
+    HostMakes,
 }
 
 impl Action {
@@ -91,7 +97,8 @@ impl Action {
             Action::Crawler(_, act) => act.is_fault(),
             Action::Validator(_, act) => act.is_fault(),
             Action::Sequencer(_, act) => act.is_fault(),
-            Action::MoveLane | Action::MoveLead | Action::MoveHost => true,
+            Action::MoveLane | Action::MoveLead | Action::MoveHost | Action::HostResets => true,
+            Action::HostMakes => false,
         }
     }
 }
@@ -101,7 +108,7 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let Bounds { raw, validators, sequencers, crawlers, faults, .. } = self.bounds.clone();
+        let Bounds { raw, host, reset_after, validators, sequencers, crawlers, faults, .. } = self.bounds.clone();
         vec![State {
             raw,
             verified: Vec::new(),
@@ -110,7 +117,8 @@ impl Model for Protocol {
             committed: Default::default(),
             saved: Progress::default(),
             producer: 0,
-            cursor: 0,
+            cursor: Cursor { epoch: 1, seq: 0 },
+            host: Host { has_reset: false, made: reset_after.unwrap_or(offset(host.len())) },
             owner: 0,
             leader: 0,
             crawls: 0,
@@ -135,6 +143,10 @@ impl Model for Protocol {
         actions.extend((validators > 1 && state.faults.moves > 0).then_some(Action::MoveLane));
         actions.extend((sequencers > 1 && state.faults.leader_moves > 0).then_some(Action::MoveLead));
         actions.extend((crawlers > 1 && state.faults.crawler_moves > 0).then_some(Action::MoveHost));
+        let Host { has_reset, made } = state.host;
+        actions.extend((self.bounds.reset_after.is_some() && !has_reset).then_some(Action::HostResets));
+        let makes = has_reset && usize::from(made) < self.bounds.host.len();
+        actions.extend(makes.then_some(Action::HostMakes));
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -160,6 +172,8 @@ impl Model for Protocol {
                 state.crawls = 1 - state.crawls;
                 state.faults.crawler_moves -= 1;
             }
+            Action::HostResets => state.host.has_reset = true,
+            Action::HostMakes => state.host.made += 1,
         }
         Some(state)
     }

@@ -29,6 +29,8 @@ pub enum Raw {
         epoch: u8,
         /// The host's seq, from 1.
         seq: u8,
+        /// Which event it is: the host's how manieth, whatever the crawler took its epoch and seq for.
+        id: u8,
     },
     /// What an operator wants.
     Command {
@@ -46,10 +48,8 @@ pub enum Event {
     Frame {
         /// The account.
         did: Did,
-        /// The host's epoch.
-        epoch: u8,
-        /// The host's seq.
-        seq: u8,
+        /// Which event it is.
+        id: u8,
     },
     /// A command.
     Command {
@@ -210,10 +210,30 @@ pub(crate) struct Sequencer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Crawler {
     pub(crate) running: bool,
-    /// The next event to read.
+    /// Whether its connection is of after the host's reset.
+    pub(crate) after_reset: bool,
+    pub(crate) epoch: u8,
+    /// The next seq to read.
     pub(crate) next: u8,
     /// Sent, and not yet acknowledged.
-    pub(crate) flight: VecDeque<u8>,
+    pub(crate) flight: VecDeque<Raw>,
+}
+
+/// A host's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Cursor {
+    pub(crate) epoch: u8,
+    /// All of the epoch up to this seq is known to be in `raw`.
+    pub(crate) seq: u8,
+}
+
+/// The host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Host {
+    /// It counts its events anew, and has forgotten those before.
+    pub(crate) has_reset: bool,
+    /// How many events it has made, in all.
+    pub(crate) made: u8,
 }
 
 /// Everything, at one moment.
@@ -229,8 +249,8 @@ pub struct State {
     pub(crate) saved: Progress,
     /// The epoch of the newest transactional producer.
     pub(crate) producer: u8,
-    /// How many of the host's events are known to be in `raw`.
-    pub(crate) cursor: u8,
+    pub(crate) cursor: Cursor,
+    pub(crate) host: Host,
 
     // === whom the groups have given what ===
     pub(crate) owner: usize,

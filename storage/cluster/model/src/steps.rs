@@ -7,6 +7,9 @@ pub enum Step {
     /// A producer whose delivery failed does not go on to the next record.
     GaplessProducer,
 
+    /// A host's new epoch is in its row before a frame of it is sent.
+    EpochBeforeFrames,
+
     // === claim, recover ===
     /// Who is given a lane appends a claim before anything else.
     Claim,

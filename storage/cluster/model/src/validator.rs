@@ -250,7 +250,7 @@ fn judge(
     let row = rows[usize::from(did)];
     let before = *validator.cache[usize::from(did)].get_or_insert(row.repo);
     let (event, repo) = match raw {
-        Raw::Frame { did, epoch, seq } => {
+        Raw::Frame { did, epoch, seq, id } => {
             let is_repeat = if protocol.has(Step::EpochOrder) {
                 (epoch, seq) <= before.last
             } else {
@@ -259,7 +259,7 @@ fn judge(
             if is_repeat {
                 return None;
             }
-            (Event::Frame { did, epoch, seq }, Repo { last: (epoch, seq), ..before })
+            (Event::Frame { did, id }, Repo { last: (epoch, seq), ..before })
         }
         Raw::Command { did, change } => {
             let down = change == Change::Takedown;

@@ -8,7 +8,7 @@ use stateright::{Checker, HasDiscoveries, Model, UniformChooser};
 // === worlds ===
 
 fn frame(did: u8, epoch: u8, seq: u8) -> Raw {
-    Raw::Frame { did, epoch, seq }
+    Raw::Frame { did, epoch, seq, id: 10 * epoch + seq }
 }
 
 fn command(change: Change) -> Raw {
@@ -26,11 +26,20 @@ fn lane() -> Bounds {
     }
 }
 
-/// Two are under way at once, and one of two accounts waits.
+/// Several are under way at once.
+fn in_flight() -> Bounds {
+    Bounds {
+        raw: vec![frame(0, 1, 1), frame(0, 1, 2)],
+        landed_max: 2,
+        faults: Faults { moves: 1, stragglers: 1, ..Faults::default() },
+        ..lane()
+    }
+}
+
+/// One of two accounts waits.
 fn parking() -> Bounds {
     Bounds {
         raw: vec![frame(0, 1, 1), frame(1, 1, 2), frame(0, 1, 3)],
-        landed_max: 2,
         faults: Faults { moves: 1, parks: 1, ..Faults::default() },
         ..lane()
     }
@@ -68,7 +77,7 @@ fn sequencers() -> Bounds {
     let event = |claim, seq| Record::Event {
         claim: Some(claim),
         position: seq,
-        event: Event::Frame { did: 7, epoch: 1, seq },
+        event: Event::Frame { did: 7, id: seq },
         repo: Repo { last: (1, seq), down: false },
     };
     let other_lane = vec![Record::Claim, event(0, 1), Record::Claim, event(0, 2), event(2, 2)];
@@ -83,10 +92,21 @@ fn sequencers() -> Bounds {
     }
 }
 
+/// A lane and the lead are moved, whichever is first.
+fn lane_and_lead() -> Bounds {
+    Bounds {
+        raw: vec![frame(0, 1, 1)],
+        validators: 2,
+        other_lane: Vec::new(),
+        faults: Faults { moves: 1, leader_moves: 1, ..Faults::default() },
+        ..sequencers()
+    }
+}
+
 /// Two crawlers bring a host's events.
 fn crawlers() -> Bounds {
     Bounds {
-        host: vec![frame(0, 1, 1), frame(0, 1, 2), frame(1, 1, 3)],
+        host: vec![0, 0, 1],
         validators: 1,
         crawlers: 2,
         landed_max: 1,
@@ -95,10 +115,22 @@ fn crawlers() -> Bounds {
     }
 }
 
+/// A host begins anew, and may come past the old cursor before a crawler is back.
+fn new_count() -> Bounds {
+    Bounds {
+        host: vec![0; 5],
+        reset_after: Some(2),
+        crawlers: 1,
+        faults: Faults { crawler_crashes: 1, ..Faults::default() },
+        ..crawlers()
+    }
+}
+
 /// All roles twice, and everything goes wrong more than once: too much to visit every state.
 fn everything() -> Bounds {
     Bounds {
-        host: (1..=6).map(|seq| frame(seq % 2, 1, seq)).collect(),
+        raw: Vec::new(),
+        host: vec![0, 1, 0, 1, 1, 0],
         validators: 2,
         sequencers: 2,
         crawlers: 2,
@@ -132,12 +164,15 @@ fn explore(name: &str, bounds: Bounds) {
 #[test]
 fn every_state_is_good() {
     explore("lane", lane());
+    explore("in flight", in_flight());
     explore("parking", parking());
     explore("commands", commands());
     explore("epochs", epochs());
     explore("to and fro", to_and_fro());
     explore("sequencers", sequencers());
+    explore("lane and lead", lane_and_lead());
     explore("crawlers", crawlers());
+    explore("new count", new_count());
 }
 
 /// Walks at random through what is too large to be explored.
@@ -200,6 +235,7 @@ fn each_step_is_needed() {
     let table: [(Step, &Bounds, &[&'static str]); _] = [
         (Step::CursorAfterAck, &crawlers(), &[CURSOR, LOST]),
         (Step::GaplessProducer, &crawlers(), &[LOST]),
+        (Step::EpochBeforeFrames, &new_count(), &[LOST]),
         (Step::Claim, &lane(), &[ONCE]),
         (Step::FreshCache, &to_and_fro(), &[ONCE]),
         (Step::Repair, &lane(), &[ONCE]),
