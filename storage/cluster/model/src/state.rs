@@ -103,8 +103,6 @@ pub(crate) struct Row {
     pub(crate) repo: Repo,
     /// The offset of the record that it is of, and the cell's timestamp.
     pub(crate) at: Option<Offset>,
-    /// The position of the last command that changed the account.
-    pub(crate) command: Option<Offset>,
 }
 
 /// What a lane's consumer group has committed.
@@ -112,8 +110,10 @@ pub(crate) struct Row {
 pub(crate) struct Committed {
     /// The next position in `raw`.
     pub(crate) position: Offset,
-    /// The repair point: rows of records before this offset are in.
+    /// The repair point: rows of records before this offset are in, and all that they settle is before `position`.
     pub(crate) repair: Offset,
+    /// The claim in force before the repair point.
+    pub(crate) claim: Option<Offset>,
 }
 
 /// What the sequencer keeps in `sequencer-state`.
@@ -152,10 +152,11 @@ pub(crate) enum LanePhase {
     Fenced,
 }
 
-/// A record whose row is to be written.
+/// A valid record, or one that may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Landed {
     pub(crate) offset: Offset,
+    pub(crate) claim: Option<Offset>,
     pub(crate) position: Offset,
     pub(crate) event: Event,
     pub(crate) repo: Repo,
@@ -174,8 +175,8 @@ pub(crate) struct Validator {
     pub(crate) parked: Vec<Offset>,
     /// In the log, and the row not yet written.
     pub(crate) landed: VecDeque<Landed>,
-    /// Positions of commands that recovery has seen records of.
-    pub(crate) commands: Vec<Offset>,
+    /// Valid records, of it or of owners before it, that settle what it has not covered; their rows are in.
+    pub(crate) kept: Vec<Landed>,
     /// How often it has committed.
     pub(crate) commits: u8,
     /// On its way when its sender ended.
@@ -268,17 +269,23 @@ pub struct State {
 
 /// The valid records of a lane: those written under the latest claim before them.
 pub(crate) fn valid(verified: &[Record]) -> impl Iterator<Item = Landed> + '_ {
-    let mut in_force = None;
-    verified.iter().enumerate().filter_map(move |(at, record)| {
-        let offset = offset(at);
-        match *record {
-            Record::Claim => {
-                in_force = Some(offset);
-                None
-            }
-            Record::Event { claim, position, event, repo } => {
-                (claim == in_force).then_some(Landed { offset, position, event, repo })
-            }
+    valid_after(verified, 0, None)
+}
+
+/// Those from an offset on, where this claim was in force before it.
+pub(crate) fn valid_after(
+    verified: &[Record],
+    from: Offset,
+    claim: Option<Offset>,
+) -> impl Iterator<Item = Landed> + '_ {
+    let mut in_force = claim;
+    verified.iter().zip(0..).skip(usize::from(from)).filter_map(move |(record, offset)| match *record {
+        Record::Claim => {
+            in_force = Some(offset);
+            None
+        }
+        Record::Event { claim, position, event, repo } => {
+            (claim == in_force).then_some(Landed { offset, claim, position, event, repo })
         }
     })
 }

@@ -23,10 +23,9 @@ pub enum Step {
     // === judging ===
     /// A frame is a repeat by (epoch, seq), not only by seq within the state's epoch.
     EpochOrder,
-    /// A command that was carried out is known by its position when it is read again.
-    CommandPositions,
-    /// So is one before it that changed nothing and left no record. Left out: the positions are those of the records that
-    /// recovery reads.
+    /// What recovery has seen a valid record of is not judged again.
+    SettledPositions,
+    /// Nor is a command before one of its account of which it has: it changed nothing, and has no record.
     CommandOrder,
 
     // === rows, commit ===
@@ -40,6 +39,10 @@ pub enum Step {
     RowsBeforeCommit,
     /// What is committed stays before the first frame that is parked.
     CoverInOrder,
+    /// The repair point stays before the first record that settles what is not covered.
+    HoldBack,
+    /// The claim in force before the repair point is committed with it.
+    ClaimInCommit,
 
     // === sequence ===
     /// The sequencer takes a record only if its claim is the lane's latest before it.

@@ -1,6 +1,6 @@
 use crate::{
     Change, Event, Protocol, Raw, Record, State, Step,
-    state::{Committed, DIDS, Landed, LanePhase, Offset, Repo, Row, Validator, offset, valid},
+    state::{Committed, DIDS, Landed, LanePhase, Offset, Repo, Row, Validator, offset, valid_after},
 };
 
 /// What a validator may do next. Judging touches its own memory alone, so it is one step with the append that follows;
@@ -135,6 +135,7 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, who: usize, act: Act
             } else {
                 validator.expected = landed.offset + 1;
                 write(protocol, rows, &landed);
+                validator.kept.push(landed);
             }
         }
         Act::Commit => {
@@ -151,6 +152,13 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, who: usize, act: Act
             faults.crashes -= 1;
         }
     }
+    forget(protocol, validator);
+}
+
+/// Records that settle nothing but what is covered are not needed any more.
+fn forget(protocol: &Protocol, validator: &mut Validator) {
+    let covered = covered(protocol, validator);
+    validator.kept.retain(|kept| kept.position >= covered);
 }
 
 fn claim(protocol: &Protocol, validator: &mut Validator, verified: &mut Vec<Record>) {
@@ -174,12 +182,13 @@ fn recover(
 ) {
     let before = &verified[..usize::from(validator.expected)];
     validator.next = committed.position;
-    validator.commands.clear();
-    for landed in valid(before).filter(|landed| landed.offset >= committed.repair) {
+    validator.kept.clear();
+    let claim = if protocol.has(Step::ClaimInCommit) { committed.claim } else { None };
+    for landed in valid_after(before, committed.repair, claim) {
         if protocol.has(Step::Repair) {
             write(protocol, rows, &landed);
         }
-        validator.commands.extend(matches!(landed.event, Event::Command { .. }).then_some(landed.position));
+        validator.kept.push(landed);
     }
     if protocol.has(Step::FreshCache) {
         validator.cache = [None; DIDS];
@@ -230,10 +239,11 @@ fn append(
     let Some((event, repo)) = judge(protocol, validator, rows, position, raw) else { return };
     if !protocol.has(Step::DeliveryBeforeRows) {
         let offset = validator.expected + offset(validator.landed.len());
-        write(protocol, rows, &Landed { offset, position, event, repo });
+        write(protocol, rows, &Landed { offset, claim: validator.claim, position, event, repo });
     }
-    validator.landed.push_back(Landed { offset: offset(verified.len()), position, event, repo });
-    verified.push(Record::Event { claim: validator.claim, position, event, repo });
+    let claim = validator.claim;
+    validator.landed.push_back(Landed { offset: offset(verified.len()), claim, position, event, repo });
+    verified.push(Record::Event { claim, position, event, repo });
 }
 
 /// What comes of a record of `raw`, if anything does.
@@ -249,6 +259,9 @@ fn judge(
     };
     let row = rows[usize::from(did)];
     let before = *validator.cache[usize::from(did)].get_or_insert(row.repo);
+    if was_settled(protocol, validator, position, raw) {
+        return None;
+    }
     let (event, repo) = match raw {
         Raw::Frame { did, epoch, seq, id } => {
             let is_repeat = if protocol.has(Step::EpochOrder) {
@@ -263,14 +276,7 @@ fn judge(
         }
         Raw::Command { did, change } => {
             let down = change == Change::Takedown;
-            let was_carried_out = if !protocol.has(Step::CommandPositions) {
-                false
-            } else if !protocol.has(Step::CommandOrder) {
-                validator.commands.contains(&position)
-            } else {
-                row.command >= Some(position)
-            };
-            if was_carried_out || before.down == down {
+            if before.down == down {
                 return None;
             }
             (Event::Command { did, position, change }, Repo { down, ..before })
@@ -282,31 +288,44 @@ fn judge(
 
 fn write(protocol: &Protocol, rows: &mut [Row; DIDS], landed: &Landed) {
     let row = &mut rows[usize::from(landed.event.did())];
-    let is_newer = !protocol.has(Step::Timestamps) || row.at <= Some(landed.offset);
-    if is_newer {
+    if !protocol.has(Step::Timestamps) || row.at <= Some(landed.offset) {
         row.repo = landed.repo;
         row.at = Some(landed.offset);
     }
-    // A cell of its own. Commands of an account are carried out in order, so the newest has the highest position.
-    if let Event::Command { position, .. } = landed.event
-        && (is_newer || row.command < Some(position))
-    {
-        row.command = Some(position);
-    }
 }
 
-/// What may be committed now: the position before which all is settled, and the offset before which all rows are in.
-fn to_commit(protocol: &Protocol, validator: &Validator) -> Committed {
-    let mut open: Vec<Offset> = Vec::new();
-    if protocol.has(Step::CoverInOrder) {
-        open.extend(&validator.parked);
+/// Whether an owner before us has settled it, by the records that are left of them.
+fn was_settled(protocol: &Protocol, validator: &Validator, position: Offset, raw: Raw) -> bool {
+    if !protocol.has(Step::SettledPositions) {
+        return false;
     }
-    let mut repair = validator.expected;
-    if protocol.has(Step::RowsBeforeCommit) {
-        open.extend(validator.landed.iter().map(|landed| landed.position));
-    } else {
+    // Commands of an account are carried out in order.
+    let is_later_command = |kept: &Landed| match (raw, kept.event) {
+        (Raw::Command { did, .. }, Event::Command { did: of, .. }) => of == did && kept.position > position,
+        (Raw::Command { .. }, Event::Frame { .. }) | (Raw::Frame { .. }, _) => false,
+    };
+    let by_order = protocol.has(Step::CommandOrder);
+    validator.kept.iter().any(|kept| kept.position == position || (by_order && is_later_command(kept)))
+}
+
+/// What may be committed now.
+fn to_commit(protocol: &Protocol, validator: &Validator) -> Committed {
+    let position = covered(protocol, validator);
+    let first_kept = validator.kept.first().filter(|_| protocol.has(Step::HoldBack));
+    let (mut repair, claim) = match first_kept {
+        Some(kept) => (kept.offset, kept.claim),
+        None => (validator.expected, validator.claim),
+    };
+    if !protocol.has(Step::RowsBeforeCommit) {
         repair = validator.landed.back().map_or(repair, |landed| landed.offset + 1);
     }
-    let position = open.into_iter().min().unwrap_or(validator.next);
-    Committed { position, repair }
+    Committed { position, repair, claim }
+}
+
+/// The position before which all is settled.
+fn covered(protocol: &Protocol, validator: &Validator) -> Offset {
+    let parked = validator.parked.iter().filter(|_| protocol.has(Step::CoverInOrder));
+    let landed = validator.landed.iter().filter(|_| protocol.has(Step::RowsBeforeCommit));
+    let open = parked.copied().chain(landed.map(|landed| landed.position));
+    open.min().unwrap_or(validator.next)
 }
