@@ -11,6 +11,7 @@ need() { # need COMMAND PACKAGE
 
 need cc gcc
 need make make
+[ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev) # Kafka's client speaks TLS with it
 if [ "$what" = test ]; then
   need node nodejs
   need npm npm

@@ -1,0 +1,63 @@
+//! What all clients of Kafka have in common.
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
+use storage::{error::Error, lane::Lane};
+
+use crate::config::{Kafka, SaslMechanism, Tls};
+
+/// The largest record that a client sends or takes; topics allow less.
+pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
+
+/// Settings that reach the brokers; `client_id` says in their logs who we are.
+pub(crate) fn settings(kafka: &Kafka, client_id: &str) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", kafka.brokers.join(","))
+        .set("client.id", client_id)
+        .set("allow.auto.create.topics", "false")
+        .set("socket.keepalive.enable", "true")
+        // What is sent is small or in batches: nothing is to wait for more.
+        .set("socket.nagle.disable", "true")
+        // A broker that comes back is found at once.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("topic.metadata.refresh.fast.interval.ms", "100")
+        .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
+        .set("fetch.message.max.bytes", (1 << 20).to_string())
+        .set("fetch.max.bytes", (32 << 20).to_string())
+        .set("fetch.wait.max.ms", "250")
+        .set("receive.message.max.bytes", (64 << 20).to_string())
+        .set_log_level(RDKafkaLogLevel::Warning);
+    let protocol = match (&kafka.tls, &kafka.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    settings.set("security.protocol", protocol);
+    if let Some(Tls { ca: Some(ca) }) = &kafka.tls {
+        settings.set("ssl.ca.location", ca.display().to_string());
+    }
+    if let Some(sasl) = &kafka.sasl {
+        let mechanism = match sasl.mechanism {
+            SaslMechanism::Plain => "PLAIN",
+            SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+            SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        };
+        settings
+            .set("sasl.mechanism", mechanism)
+            .set("sasl.username", &sasl.login.user)
+            .set("sasl.password", &sasl.login.password);
+    }
+    settings
+}
+
+/// A failure whose effect is not known: whoever sees it looks at what is durable before it goes on.
+pub(crate) fn failed(what: &'static str) -> impl Fn(KafkaError) -> Error {
+    move |error| Error::Indeterminate { what, source: error.into() }
+}
+
+/// A lane's partition.
+pub(crate) fn partition(lane: Lane) -> i32 {
+    i32::try_from(lane.0).expect("lanes are partitions")
+}

@@ -1,0 +1,8 @@
+//! Kafka's clients: how they reach the brokers, the producer, the topics.
+
+pub(crate) mod client;
+pub(crate) mod producer;
+pub(crate) mod reader;
+pub(crate) mod topics;
+
+pub(crate) use client::failed;

@@ -1,0 +1,16 @@
+//! The cluster backend: the four nouns on Kafka's topics and CQL's tables, for many processes of each role.
+//!
+//! ```text
+//!   crawlers ──▶ raw (lanes) ──▶ validators ──▶ verified (lanes) ──▶ sequencer ──▶ firehose ──▶ fan-out
+//!                                    └──▶ rows in CQL                (one leads)
+//! ```
+//!
+//! Owns the topics' records ([`wire`]), the clients, who judges which lane, the order, and the rows. What must hold stands
+//! in `docs/cluster.md`, each step by the name that it has here.
+#![allow(dead_code, reason = "until all parts are there")]
+
+pub mod config;
+mod kafka;
+mod recovery;
+mod tail;
+mod wire;
