@@ -9,8 +9,13 @@
 //! in `docs/cluster.md`, each step by the name that it has here.
 #![allow(dead_code, reason = "until all parts are there")]
 
+pub mod admin;
 pub mod config;
+mod firehose;
 mod kafka;
 mod recovery;
+pub mod sequence;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod wire;

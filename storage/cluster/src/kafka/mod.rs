@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod producer;
+pub(crate) mod quiet;
 pub(crate) mod reader;
 pub(crate) mod topics;
 

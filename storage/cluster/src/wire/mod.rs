@@ -3,7 +3,9 @@
 //! Each record begins with its version, frozen once released: a change is a new number, and who does not know it stops.
 //! Numbers are little-endian. Kafka checks the bytes.
 
+pub(crate) mod firehose;
 pub(crate) mod raw;
+pub(crate) mod sequencer;
 pub(crate) mod verified;
 
 use atproto::syntax::Did;

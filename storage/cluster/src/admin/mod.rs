@@ -1,0 +1,6 @@
+//! Making a cluster, and looking at one.
+
+pub mod init;
+pub mod status;
+#[cfg(test)]
+mod tests;

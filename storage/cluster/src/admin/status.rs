@@ -1,0 +1,125 @@
+//! How a cluster's topics stand: what is in each lane, how far the order is, who leads.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+use storage::{error::Error, seq::Seq};
+
+use crate::{
+    config::Config,
+    kafka::{client::settings, failed, quiet::Quiet, topics::Topics},
+    sequence::state::{ReadError, read_last},
+};
+
+/// How long Kafka may take for one thing.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How the topics stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Each lane, from 0.
+    pub lanes: Vec<LaneStatus>,
+    /// The seq of the next event; `None` where the order was not begun, or its state is lost.
+    pub next_seq: Option<Seq>,
+    /// Offsets of `firehose`: the first that is kept, and the one after the last.
+    pub firehose: (i64, i64),
+    /// Who leads the order, as the group's coordinator knows it; `None` where nobody does.
+    pub sequencer: Option<Member>,
+    /// How many sequencers there are, the leader among them.
+    pub sequencers: usize,
+}
+
+/// How a lane stands, in offsets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Of `raw`: the first that is kept, and the one after the last.
+    pub raw: (i64, i64),
+    /// Where in `raw` a new owner would go on; `None` where nothing was committed.
+    pub committed: Option<i64>,
+    /// Of `verified`: the first that is kept, and the one after the last.
+    pub verified: (i64, i64),
+    /// Where in `verified` the order stands.
+    pub ordered: Option<i64>,
+    /// The claim in force there.
+    pub claim: Option<i64>,
+}
+
+impl LaneStatus {
+    /// Records of `raw` that are not judged, or not committed yet.
+    pub fn raw_lag(&self) -> i64 {
+        self.raw.1 - self.committed.unwrap_or(self.raw.0)
+    }
+
+    /// Records of `verified` that are not published yet.
+    pub fn verified_lag(&self) -> i64 {
+        self.verified.1 - self.ordered.unwrap_or(self.verified.0)
+    }
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it calls itself.
+    pub client: String,
+    /// Where it speaks from.
+    pub address: String,
+}
+
+/// Looks at all topics. Blocks for some requests a lane. `lanes_group` is the validators' group.
+pub fn topics(config: &Config, lanes_group: &str) -> Result<Status, Error> {
+    let client = settings(&config.kafka, &format!("{}.status", config.name));
+    let names = Topics::of(&config.name);
+    let what = "look at the topics";
+    let state = read_last(&client, &names.sequencer_state, ANSWER_WITHIN).map_err(|error| match error {
+        ReadError::Kafka(error) => failed(what)(error),
+        ReadError::Malformed(malformed) => Error::Damaged { what: malformed.to_string() },
+    })?;
+    let committed = committed(&client, lanes_group, &names.raw, config.lanes.0.get()).map_err(failed(what))?;
+    let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(failed(what))?;
+    let ends =
+        |topic: &str, partition| consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN).map_err(failed(what));
+    let mut lanes = Vec::new();
+    for (partition, committed) in (0..).zip(committed) {
+        let ordered = state.as_ref().and_then(|state| state.lanes.get(lanes.len()));
+        lanes.push(LaneStatus {
+            raw: ends(&names.raw, partition)?,
+            committed,
+            verified: ends(&names.verified, partition)?,
+            ordered: ordered.map(|lane| lane.next_offset),
+            claim: ordered.and_then(|lane| lane.claim),
+        });
+    }
+    let group = format!("{}.sequencer", config.name);
+    let groups = consumer.client().fetch_group_list(Some(&group), ANSWER_WITHIN).map_err(failed(what))?;
+    let members = groups.groups().first().map_or(&[][..], |group| group.members());
+    let leads = members.iter().find(|member| member.assignment().is_some_and(assigns_something));
+    let sequencer = leads.map(|member| Member {
+        client: member.client_id().to_owned(),
+        address: member.client_host().trim_start_matches('/').to_owned(),
+    });
+    let firehose = ends(&names.firehose, 0)?;
+    let next_seq = state.map(|state| state.next_seq);
+    Ok(Status { lanes, next_seq, firehose, sequencer, sequencers: members.len() })
+}
+
+/// An assignment (version i16, topics i32, …) with a topic in it.
+fn assigns_something(assignment: &[u8]) -> bool {
+    matches!(assignment, [_, _, count @ ..] if count.first_chunk().is_some_and(|count| i32::from_be_bytes(*count) > 0))
+}
+
+fn committed(client: &ClientConfig, group: &str, topic: &str, lanes: u32) -> Result<Vec<Option<i64>>, KafkaError> {
+    let consumer: BaseConsumer<Quiet> = client.clone().set("group.id", group).create_with_context(Quiet)?;
+    let mut places = TopicPartitionList::new();
+    let lanes = i32::try_from(lanes).expect("lanes are partitions");
+    places.add_partition_range(topic, 0, lanes - 1);
+    let found = consumer.committed_offsets(places, ANSWER_WITHIN)?;
+    let offset = |lane| match found.find_partition(topic, lane).map(|place| place.offset()) {
+        Some(Offset::Offset(offset)) => Some(offset),
+        _none => None,
+    };
+    Ok((0..lanes).map(offset).collect())
+}
