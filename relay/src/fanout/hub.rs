@@ -27,7 +27,7 @@ use super::{
     deflating::Deflating,
     linger::{Due, Linger},
     metrics::Metrics,
-    replay::{self, Piece, Reach, Replay},
+    replay::{self, Piece, Reach, Replay, Turn},
     ring::{Found, Ring},
     withheld::Withheld,
 };
@@ -138,6 +138,11 @@ impl Hub {
         self.shared.deflating.deflate(chunk).await;
     }
 
+    /// Waits for the turn to send what was missed.
+    pub async fn turn(&self) -> Result<Turn, ReadError> {
+        self.shared.replay.turn().await
+    }
+
     async fn read_plain(&self, position: Seq) -> Result<Option<Piece>, ReadError> {
         let tail = *self.shared.tail.borrow();
         let ring_after = self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).after();
@@ -171,8 +176,8 @@ impl Hub {
         loop {
             let position = *shared.tail.borrow();
             let waiting = window.borrow_and_update().last.0.saturating_sub(position.0);
-            let subscribers = u64::try_from(shared.metrics.subscribers.get()).unwrap_or(0);
-            let due = match linger.due(Instant::now(), waiting, subscribers) {
+            let live = u64::try_from(shared.metrics.live.get()).unwrap_or(0);
+            let due = match linger.due(Instant::now(), waiting, live) {
                 Due::At(_) if stop.is_cancelled() => Due::Now,
                 Due::Idle if stop.is_cancelled() => return Ok(()),
                 due => due,

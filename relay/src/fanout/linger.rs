@@ -50,7 +50,7 @@ impl Linger {
         }
     }
 
-    /// What to do while so many events wait for so many subscribers.
+    /// What to do while so many events wait for so many subscribers who are live: the others don't wake for a chunk.
     pub fn due(&self, now: Instant, waiting: u64, subscribers: u64) -> Due {
         if waiting == 0 {
             return Due::Idle;

@@ -106,6 +106,8 @@ pub struct Metrics {
     pub withheld_accounts: IntGauge,
     /// Subscribers connected now.
     pub subscribers: IntGauge,
+    /// Subscribers that have been at the end since they last read behind the ring.
+    pub live: IntGauge,
     /// Subscribers that read behind the ring now.
     pub replaying: IntGauge,
     /// Events that have left in full.
@@ -164,6 +166,11 @@ impl Metrics {
                 "Accounts that are taken down, of which nothing is served.",
             )?,
             subscribers: gauge(registry, "mainstem_fanout_subscribers", "Subscribers that are connected.")?,
+            live: gauge(
+                registry,
+                "mainstem_fanout_live_subscribers",
+                "Subscribers that have been at the end since they last read behind the ring.",
+            )?,
             replaying: gauge(
                 registry,
                 "mainstem_fanout_replaying_subscribers",

@@ -10,8 +10,9 @@
 //! - A piece is read once for a herd of subscribers that come back with the same cursor: who wants what is being read
 //!   waits for that flight, and who is a little further finds the piece when it has landed.
 //! - Who has a piece to send waits for a turn, first come, first served, and gives it back when its socket is full or the
-//!   piece is sent. There are about as many turns as processors: so a herd goes on side by side, near the same pieces,
-//!   and a live subscriber finds a few tasks before it and not hundreds.
+//!   piece is sent. There are fewer turns than processors: so a herd goes on side by side, near the same pieces, and a
+//!   live subscriber finds a task or two before it and not hundreds. What has been missed and is still in memory is sent
+//!   by turns too: the last of what a herd has missed.
 //! - Memory: the pieces that are kept, bounded in bytes; those of the reads under way, bounded in number, each of which
 //!   lasts until its reader has a turn; and those of the turns.
 

@@ -102,8 +102,11 @@ pub struct Subscriber {
     outgoing: Outgoing,
     /// Whether it waits for chunks to be deflated.
     takes_deflated: bool,
-    /// Held while it sends what it replays.
+    /// Held while it sends what it has missed.
     turn: Option<Turn>,
+    /// It has been at the end since it last had to read the log: who is late then is so by what others did, and waits
+    /// for no turn.
+    live: Option<Live>,
     /// All up to this seq has been queued.
     position: Seq,
     /// The state of what may not be served that the queued events were encoded under.
@@ -132,13 +135,25 @@ struct Closing {
     until: Instant,
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<Option<Piece>, ReadError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Pulled, ReadError>> + Send>>;
+
+/// What it waited for.
+enum Pulled {
+    /// What comes next.
+    Piece(Piece),
+    /// The turn to send what memory holds.
+    Turn(Turn),
+    /// Nothing, as yet.
+    Nothing,
+}
 
 /// What memory had for it.
 enum Filled {
     Queued,
     /// The next chunk, which has still to be deflated.
     Plain(Arc<Chunk>),
+    /// Something, and it is not its turn.
+    Waits,
     AtEnd,
     Behind,
 }
@@ -160,7 +175,7 @@ enum Pumped {
 enum Woken {
     Readable(io::Result<()>),
     Writable(io::Result<()>),
-    Read(Result<Option<Piece>, ReadError>),
+    Read(Result<Pulled, ReadError>),
     More,
     Time,
     Disconnect,
@@ -219,6 +234,7 @@ impl Subscriber {
             outgoing: Outgoing::new(reader),
             takes_deflated: reader.deflated,
             turn: None,
+            live: None,
             position: Seq(0),
             generation: hub.generation(),
             began: None,
@@ -341,6 +357,9 @@ impl Subscriber {
                         None => {}
                     }
                 }
+                if self.live.is_none() && self.turn.is_none() {
+                    return Filled::Waits;
+                }
                 for chunk in chunks {
                     self.queue(chunk);
                 }
@@ -360,17 +379,17 @@ impl Subscriber {
         self.seat.at(last);
     }
 
-    fn take_read(&mut self, result: Result<Option<Piece>, ReadError>) {
+    fn take_read(&mut self, result: Result<Pulled, ReadError>) {
         if self.closing.is_some() {
             return;
         }
         match result {
-            Ok(Some(Piece { chunk, turn })) => {
+            Ok(Pulled::Piece(Piece { chunk, turn })) => {
                 self.queue(chunk);
-                // Where nothing of it is for this one, others may send at once.
-                self.turn = turn.filter(|_| self.outgoing.holds_events());
+                self.turn = turn;
             }
-            Ok(None) => {}
+            Ok(Pulled::Turn(turn)) => self.turn = Some(turn),
+            Ok(Pulled::Nothing) => {}
             // The window moved on between the cursor's check and the first read.
             Err(ReadError::Outdated { after, first }) if self.began == Some(after) => {
                 if self.outgoing.is_empty() {
@@ -418,45 +437,50 @@ impl Subscriber {
             if self.full {
                 self.park();
             }
+            let may_write = !self.full && self.burst_left > 0;
+            let pulls = may_write && self.closing.is_none() && reading.is_none() && !self.outgoing.holds_events();
+            let filled = if pulls { Some(self.fill()) } else { None };
             // Who has nothing of it to send must not keep others from their turn, and least of all wait for the next one
             // with it.
             if !self.outgoing.holds_events() {
                 self.turn = None;
             }
-            if self.full {
+            if !may_write {
                 self.burst_left = self.config.burst_bytes;
-                return Ok(Pumped::Full);
+                return Ok(if self.full { Pumped::Full } else { Pumped::Burst });
             }
-            if self.burst_left == 0 {
-                self.burst_left = self.config.burst_bytes;
-                return Ok(Pumped::Burst);
-            }
-            let pulls = self.closing.is_none() && reading.is_none() && !self.outgoing.holds_events();
-            if pulls {
-                // Nothing of the piece was for this one: who waits for a turn must not hold one.
-                self.turn = None;
-                match self.fill() {
+            if let Some(filled) = filled {
+                match filled {
                     // Perhaps nothing of it is for this one.
                     Filled::Queued if self.outgoing.is_empty() => continue,
                     Filled::Queued => {}
-                    Filled::AtEnd if self.outgoing.is_empty() => {
-                        self.burst_left = self.config.burst_bytes;
-                        return Ok(Pumped::AtEnd);
+                    Filled::AtEnd => {
+                        self.live.get_or_insert_with(|| Live::new(&self.metrics));
+                        if self.outgoing.is_empty() {
+                            self.burst_left = self.config.burst_bytes;
+                            return Ok(Pumped::AtEnd);
+                        }
                     }
-                    Filled::AtEnd => {}
                     Filled::Plain(chunk) => {
-                        let hub = self.hub.clone();
+                        let (hub, live) = (self.hub.clone(), self.live.is_some());
                         *reading = Some(Box::pin(async move {
                             hub.deflate(&chunk).await;
-                            Ok(Some(Piece { chunk, turn: None }))
+                            let turn = if live { None } else { Some(hub.turn().await?) };
+                            Ok(Pulled::Piece(Piece { chunk, turn }))
                         }));
                     }
+                    Filled::Waits => {
+                        let hub = self.hub.clone();
+                        *reading = Some(Box::pin(async move { Ok(Pulled::Turn(hub.turn().await?)) }));
+                    }
                     Filled::Behind => {
+                        self.live = None;
                         let (hub, position, deflated) = (self.hub.clone(), self.position, self.takes_deflated);
                         let replaying = Replaying::new(&self.metrics);
                         *reading = Some(Box::pin(async move {
                             let _replaying = replaying;
-                            hub.read_behind(position, deflated).await
+                            let piece = hub.read_behind(position, deflated).await?;
+                            Ok(piece.map_or(Pulled::Nothing, Pulled::Piece))
                         }));
                     }
                 }
@@ -642,6 +666,22 @@ impl Subscriber {
             }
         }
         None
+    }
+}
+
+/// Counts a subscriber that is live for as long as it is.
+struct Live(Metrics);
+
+impl Live {
+    fn new(metrics: &Metrics) -> Live {
+        metrics.live.inc();
+        Live(metrics.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.live.dec();
     }
 }
 

@@ -88,6 +88,36 @@ async fn an_empty_log_has_a_past_of_nothing() {
     relay.drain().await;
 }
 
+/// Hundreds that come back shortly behind would otherwise all send at once, from memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_waits_for_a_turn_and_who_is_live_does_not() {
+    const LIVE: &str = "mainstem_fanout_live_subscribers";
+    let mut config = config(&[]);
+    serve(&mut config).hub.replay.turns_max = 1;
+    let relay = Relay::start(config).await;
+    let mut live = relay.subscribe("").await;
+    relay.wait_for_metric(LIVE, 1.0).await;
+    relay.append(5, 1_000).await;
+    live.expect_events(1, 5).await;
+
+    let turn = relay.app.hub.turn().await.unwrap();
+    let mut back = relay.subscribe("?cursor=1").await;
+    relay.wait_for_metric("mainstem_fanout_subscribers", 2.0).await;
+    relay.append(5, 1_000).await;
+    live.expect_events(6, 10).await;
+    assert_eq!(relay.metric(LIVE).await, 1.0);
+    drop(turn);
+    back.expect_events(2, 10).await;
+
+    // It has caught up, and waits for nothing any more.
+    relay.wait_for_metric(LIVE, 2.0).await;
+    let _turn = relay.app.hub.turn().await.unwrap();
+    relay.append(5, 1_000).await;
+    live.expect_events(11, 15).await;
+    back.expect_events(11, 15).await;
+    relay.drain().await;
+}
+
 /// Subscribers that begin everywhere while events flow at full speed, through a ring so small that most of them read
 /// from the log first, fall behind it and catch up again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
