@@ -198,6 +198,12 @@ impl HostStatus {
             HostStatus::Banned => "banned",
         }
     }
+
+    /// The status of that word.
+    pub fn parse(word: &str) -> Option<HostStatus> {
+        use HostStatus::{Active, Banned, Idle, Offline, Throttled};
+        [Active, Idle, Offline, Throttled, Banned].into_iter().find(|status| status.as_str() == word)
+    }
 }
 
 /// How far a host has been read: all its events up to `seq` within `epoch` are judged, and durable where accepted.

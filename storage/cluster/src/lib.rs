@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod cql;
 mod firehose;
 mod kafka;
 mod recovery;

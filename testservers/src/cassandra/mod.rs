@@ -2,10 +2,11 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +21,8 @@ const READY: &str = "Starting listening for CQL clients";
 const HAS_USER: &str = "Created default superuser role";
 /// What it says of a port that somebody else has.
 const PORT_TAKEN: [&str; 3] = ["in use by another process", "Address already in use", "Failed to bind port"];
+/// How long it may take from its word until it listens.
+const LISTEN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often ports are chosen anew because somebody took one first.
 const TRIES: usize = 3;
 /// Guards a key that is worth nothing.
@@ -157,7 +160,14 @@ impl Cassandra {
     pub fn restart(&self) -> Result<()> {
         let mut process = self.process();
         process.start(&mut self.launch.node())?;
-        process.wait_for(READY)
+        process.wait_for(READY)?;
+        // It says so before it does.
+        let said = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            ensure!(said.elapsed() < LISTEN_TIME_MAX, "Cassandra does not listen on {}", self.address());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {

@@ -1,0 +1,284 @@
+//! Hosts in CQL: the truth about them, which any node reads and administration writes.
+//!
+//! A host's row is spread over cells: what it was added as, which is written once, and what has changed since. Status,
+//! notes and policy are written by operators and by whoever crawls the host, the later one wins. The cursor is the
+//! crawler's alone: its cells have the crawler's claim in their timestamp, so that who was replaced, and does not know it
+//! yet, writes in vain.
+//!
+//! Hosts are some thousands, so their rows are in a few partitions, in the order of their names there.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use atproto::syntax::HostName;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use storage::{
+    error::Error,
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+};
+
+use super::{
+    bucket_of, damaged,
+    metrics::Kind,
+    schema::Applied,
+    session::{ConnectError, Effect, Session, Statement},
+    timestamp,
+};
+
+const BUCKETS: i16 = 16;
+/// The one row of `policies`.
+const POLICY: &str = "hosts";
+/// Hosts that are known to be there, in memory.
+const KNOWN_MAX: usize = 1_000_000;
+const IN_FLIGHT: usize = 64;
+
+/// Under which claim this process crawls a host; `None` where it does not. Claims of a host rise.
+pub type Claims = Arc<dyn Fn(&HostName) -> Option<u32> + Send + Sync>;
+
+/// The rows of hosts.
+pub struct CqlHosts {
+    session: Arc<Session>,
+    claims: Claims,
+    /// Rises with every cursor that this process writes.
+    cursors: AtomicI64,
+    /// Hosts are never removed, so who was seen once is there.
+    known: RwLock<HashSet<HostName>>,
+    get: Statement,
+    list: Statement,
+    list_after: Statement,
+    count: Statement,
+    add: Statement,
+    set_status: Statement,
+    set_notes: Statement,
+    set_cursor: Statement,
+    cursor_time: Statement,
+    policy: Statement,
+    set_policy: Statement,
+}
+
+/// What a host was added as: JSON.
+#[derive(Deserialize, Serialize)]
+struct Added {
+    status: String,
+    added_at_micros: u64,
+    notes: Notes,
+    cursor: HostCursor,
+}
+
+/// `name`, `added`, `status`, `notes`, `cursor`.
+type Row = (String, Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
+
+impl CqlHosts {
+    /// Prepares the statements.
+    pub async fn prepare(session: Arc<Session>, claims: Claims) -> Result<CqlHosts, ConnectError> {
+        let read = async |kind, what, text| session.prepare(kind, Effect::Read, what, text).await;
+        let write = async |kind, what, text| session.prepare(kind, Effect::Idempotent, what, text).await;
+        let put = Kind::HostPut;
+        Ok(CqlHosts {
+            get: read(
+                Kind::HostGet,
+                "read a host",
+                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ? AND name = ?",
+            )
+            .await?,
+            list: read(
+                Kind::HostList,
+                "list hosts",
+                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ?",
+            )
+            .await?,
+            list_after: read(
+                Kind::HostList,
+                "list hosts",
+                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ? AND name > ?",
+            )
+            .await?,
+            count: read(Kind::HostList, "count hosts", "SELECT count(added) FROM hosts WHERE bucket = ?").await?,
+            // A row of statuses or cursors alone is no host, so the condition is about the cell.
+            add: session
+                .prepare(
+                    put,
+                    Effect::Conditional,
+                    "add a host",
+                    "UPDATE hosts SET added = ? WHERE bucket = ? AND name = ? IF added = null",
+                )
+                .await?,
+            set_status: write(put, "set a host's status", "UPDATE hosts SET status = ? WHERE bucket = ? AND name = ?")
+                .await?,
+            set_notes: write(put, "set a host's notes", "UPDATE hosts SET notes = ? WHERE bucket = ? AND name = ?")
+                .await?,
+            set_cursor: write(
+                Kind::HostCursorPut,
+                "save a host's cursor",
+                "UPDATE hosts USING TIMESTAMP ? SET cursor = ? WHERE bucket = ? AND name = ?",
+            )
+            .await?,
+            cursor_time: read(
+                Kind::HostGet,
+                "read a host's cursor",
+                "SELECT writetime(cursor) FROM hosts WHERE bucket = ? AND name = ?",
+            )
+            .await?,
+            policy: read(Kind::HostGet, "read the policy", "SELECT policy FROM policies WHERE name = ?").await?,
+            set_policy: write(put, "set the policy", "UPDATE policies SET policy = ? WHERE name = ?").await?,
+            session,
+            claims,
+            cursors: AtomicI64::new(0),
+            known: RwLock::default(),
+        })
+    }
+
+    async fn is_known(&self, name: &HostName) -> Result<bool, Error> {
+        if self.known.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            return Ok(true);
+        }
+        Ok(self.get(name).await?.is_some())
+    }
+
+    fn know<'a>(&self, names: impl Iterator<Item = &'a HostName>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if known.len() < KNOWN_MAX && !known.contains(name) {
+                known.insert(name.clone());
+            }
+        }
+    }
+
+    /// Sets a cursor so that it wins over what was written under earlier claims, and over what this process has written
+    /// before. Without a claim (an operator who rewinds a host) it wins over what is there.
+    async fn save_cursor(&self, name: &HostName, cursor: HostCursor) -> Result<(), Error> {
+        let (key, name) = (bucket(name), name);
+        if !self.is_known(name).await? {
+            return Ok(());
+        }
+        let at = match (self.claims)(name) {
+            Some(claim) => timestamp(claim, self.cursors.fetch_add(1, Ordering::Relaxed) + 1),
+            None => {
+                let row: Option<(Option<i64>,)> = self.session.one(&self.cursor_time, (key, name.as_str())).await?;
+                row.and_then(|(at,)| at).unwrap_or(0) + 1
+            }
+        };
+        self.session.execute(&self.set_cursor, (at, cursor.to_bytes(), key, name.as_str())).await?;
+        Ok(())
+    }
+
+    /// Hosts of one bucket.
+    async fn list_bucket(&self, bucket: i16, after: Option<&HostName>, limit: usize) -> Result<Vec<Host>, Error> {
+        let rows: Vec<Row> = match after {
+            None => self.session.all(&self.list, (bucket,), limit).await?,
+            Some(after) => self.session.all(&self.list_after, (bucket, after.as_str()), limit).await?,
+        };
+        rows.into_iter().filter_map(|row| host_of(row).transpose()).collect()
+    }
+}
+
+#[async_trait]
+impl Hosts for CqlHosts {
+    async fn get(&self, name: &HostName) -> Result<Option<Host>, Error> {
+        let row: Option<Row> = self.session.one(&self.get, (bucket(name), name.as_str())).await?;
+        let host = row.map(host_of).transpose()?.flatten();
+        self.know(host.iter().map(|host| &host.name));
+        Ok(host)
+    }
+
+    async fn list(&self, after: Option<&HostName>, limit: usize) -> Result<Vec<Host>, Error> {
+        let buckets: Vec<_> = (0..BUCKETS).map(|bucket| self.list_bucket(bucket, after, limit)).collect();
+        let hosts: Vec<Vec<Host>> =
+            stream::iter(buckets).buffer_unordered(usize::from(BUCKETS.unsigned_abs())).try_collect().await?;
+        let mut hosts: Vec<Host> = hosts.into_iter().flatten().collect();
+        hosts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        hosts.truncate(limit);
+        self.know(hosts.iter().map(|host| &host.name));
+        Ok(hosts)
+    }
+
+    async fn add(&self, host: &Host) -> Result<bool, Error> {
+        let Host { name, status, cursor, added_at_micros, notes } = host;
+        let added = Added {
+            status: status.as_str().to_owned(),
+            added_at_micros: *added_at_micros,
+            notes: notes.clone(),
+            cursor: *cursor,
+        };
+        let answer = self.session.one(&self.add, (json(&added), bucket(name), name.as_str())).await?;
+        self.know(std::iter::once(name));
+        Ok(answer.is_some_and(|Applied { applied }| applied))
+    }
+
+    async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error> {
+        if self.is_known(name).await? {
+            self.session.execute(&self.set_status, (status.as_str(), bucket(name), name.as_str())).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
+        if self.is_known(name).await? {
+            self.session.execute(&self.set_notes, (json(notes), bucket(name), name.as_str())).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
+        // In the order given where a host is there twice: the later one has the higher timestamp.
+        let saves: Vec<_> = cursors.iter().map(|(name, cursor)| self.save_cursor(name, *cursor)).collect();
+        stream::iter(saves).buffered(IN_FLIGHT).try_for_each(|()| async { Ok(()) }).await
+    }
+
+    async fn count(&self) -> Result<u64, Error> {
+        let mut sum = 0;
+        for bucket in 0..BUCKETS {
+            let row: Option<(i64,)> = self.session.one(&self.count, (bucket,)).await?;
+            sum += row.map_or(0, |(count,)| count.unsigned_abs());
+        }
+        Ok(sum)
+    }
+
+    async fn policy(&self) -> Result<Policy, Error> {
+        let row: Option<(Option<String>,)> = self.session.one(&self.policy, (POLICY,)).await?;
+        let Some((Some(policy),)) = row else { return Ok(Policy::default()) };
+        serde_json::from_str(&policy).map_err(|_| damaged("policy", POLICY))
+    }
+
+    async fn set_policy(&self, policy: &Policy) -> Result<(), Error> {
+        self.session.execute(&self.set_policy, (json(policy), POLICY)).await?;
+        Ok(())
+    }
+}
+
+fn bucket(name: &HostName) -> i16 {
+    bucket_of(name.as_str(), BUCKETS)
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structs of numbers and strings are JSON")
+}
+
+/// The host that a row is; `None` where it has only cells that make no host.
+fn host_of((name, added, status, notes, cursor): Row) -> Result<Option<Host>, Error> {
+    let Some(added) = added else { return Ok(None) };
+    let host = || {
+        let added: Added = serde_json::from_str(&added).ok()?;
+        Some(Host {
+            name: HostName::parse(&name).ok()?,
+            status: HostStatus::parse(status.as_deref().unwrap_or(&added.status))?,
+            cursor: match &cursor {
+                None => added.cursor,
+                Some(bytes) => HostCursor::from_bytes(bytes)?,
+            },
+            added_at_micros: added.added_at_micros,
+            notes: match &notes {
+                None => added.notes,
+                Some(notes) => serde_json::from_str(notes).ok()?,
+            },
+        })
+    };
+    host().map(Some).ok_or_else(|| damaged("row", &name))
+}
