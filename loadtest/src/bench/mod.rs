@@ -50,7 +50,7 @@ pub use self::{
     spread::Spread,
     subject::{Kind, Running, Subject},
     turn::{Latency, Load, Turn},
-    yardstick::{Append, Bare, Fsync, Loopback, Signatures, Sockets},
+    yardstick::{Append, Bare, Fsync, FsyncWatch, Loopback, Signatures, Sockets},
 };
 use crate::{
     network, relay_process,

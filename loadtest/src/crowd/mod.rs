@@ -51,6 +51,11 @@ pub struct Config {
     pub look_every: u64,
     /// A reader leaves when it has so many messages.
     pub until: Option<u64>,
+    /// Its threads run where nobody else wants the processor, at the lowest priority. For readers that are there to be
+    /// served, while it is measured how soon others are: all those stand on machines of their own in the world, where no
+    /// reader's work delays the relay's or another's. At one priority, what is measured would be how many threads share
+    /// this machine.
+    pub gives_way: bool,
 }
 
 /// What a reader asks for.
@@ -106,6 +111,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// How often a thread with nothing to read looks whether it is to end.
 const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 const POLL: Duration = Duration::from_millis(2);
+/// The system's number for the lowest priority.
+const LOWEST: i32 = 19;
 
 impl Request {
     fn head(&self, address: SocketAddr) -> String {
@@ -264,7 +271,11 @@ impl Shared {
 
 /// Reads for the places `thread`, `thread + threads`, …
 fn run(shared: &Shared, thread: usize, threads: usize) -> io::Result<()> {
-    let Config { address, requests, readers, look_every, until, .. } = &shared.config;
+    let Config { address, requests, readers, look_every, until, gives_way, .. } = &shared.config;
+    if *gives_way {
+        // Of this thread alone: on Linux each has a priority of its own.
+        rustix::process::nice(LOWEST)?;
+    }
     let usual = Request::default();
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let mut all: Vec<Option<Reader>> = Vec::new();
@@ -351,7 +362,7 @@ mod tests {
 
     fn config(address: SocketAddr, until: Option<u64>) -> Config {
         let request = Request { cursor: Some(7), shard: Some("1/2".to_owned()), deflate: false };
-        Config { address, requests: vec![request], readers: 9, threads: 2, look_every: 3, until }
+        Config { address, requests: vec![request], readers: 9, threads: 2, look_every: 3, until, gives_way: false }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ async fn every_scenario_tells_its_figures() {
     let folder = tempfile::tempdir().unwrap();
     let (json, plots) = (folder.path().join("fan-out.json"), folder.path().join("plots"));
     let mut run = Command::new(env!("CARGO_BIN_EXE_loadtest"));
-    run.args(["fan-out", "--profile", "small", "--commits", "8000", "--records", "5", "--subscribers", "1,10"]);
+    run.args(["fan-out", "--profile", "small", "--commits", "12000", "--records", "5", "--subscribers", "1,10"]);
     run.args(["--deliveries", "20000", "--paced", "10", "--seconds", "1", "--readers", "1,4", "--window", "1000"]);
     run.args(["--quiet", "50", "--herd", "10", "--behind", "2000", "--herd-live", "5", "--hostile", "5"]);
     run.arg("--relay").arg(mainstem()).arg("--traffic").arg(folder.path().join("traffic"));

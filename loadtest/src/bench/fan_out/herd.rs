@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::{
     Error, Sizes,
     replay::bytes_read,
-    report::{millis, number},
+    report::{figure, millis, number},
     stage::Stage,
 };
 use crate::{
-    bench::{Bound, Check, Cost, MemoryWatch},
+    bench::{Bound, Check, Cost, FsyncWatch, MemoryWatch},
     crowd::{self, Crowd, Request},
     traffic::{Pace, latency::Latencies},
 };
@@ -30,10 +30,12 @@ pub struct Herd {
     pub live: usize,
     /// Events a second that the hosts sent meanwhile.
     pub rate: f64,
-    /// From the host's send to the receipt, over all who were live, before the herd came.
-    pub before: Latencies,
+    /// Of those who were live and are not of the herd: without the herd.
+    pub without: HerdPhase,
+    /// While the herd was live too, before it left.
+    pub before: HerdPhase,
     /// While it caught up.
-    pub during: Latencies,
+    pub during: HerdPhase,
     /// Until the last of the herd had caught up.
     pub seconds: f64,
     /// Bytes that the herd got until then.
@@ -48,8 +50,18 @@ pub struct Herd {
     pub rss_bytes_max: u64,
 }
 
-const LEAD_IN: Duration = Duration::from_millis(1_500);
-const BEFORE: Duration = Duration::from_secs(6);
+/// A time with or without the herd.
+#[derive(Clone, Debug)]
+pub struct HerdPhase {
+    /// From the host's send to the receipt by those who are live.
+    pub times: Latencies,
+    /// Bare writes with an fdatasync beside the relay's log: an event waits for one of the log's, and what the disk takes
+    /// for it while the processors are busy is not the relay's doing.
+    pub disk: Latencies,
+}
+
+const LEAD_IN: Duration = Duration::from_secs(1);
+const BEFORE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 /// Caught up is who has all but the last moments' events.
 const CAUGHT_UP: Duration = Duration::from_millis(500);
@@ -60,17 +72,28 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Herd, Er
     stage.say(&format!("{} live subscribers, {:.0} events a second", sizes.herd_live, sizes.rate));
     stage.player.play(Pace::PerSecond(sizes.rate));
     tokio::time::sleep(LEAD_IN).await;
-    live.take_latencies();
+    let disk = FsyncWatch::start(stage.folder())?;
+    let phase = || HerdPhase { times: live.take_latencies(), disk: disk.take() };
+    phase();
     tokio::time::sleep(BEFORE).await;
-    let before = live.take_latencies();
+    let without = phase();
 
-    stage.say(&format!("{} more come back, {} events behind", sizes.herd, sizes.behind));
+    stage.say(&format!("{} more are live", sizes.herd));
+    let herd = crowd::Config { gives_way: true, ..stage.crowd_config(sizes.herd, 0) };
+    let leaves = stage.connected(herd.clone()).await?;
+    tokio::time::sleep(LEAD_IN).await;
+    phase();
+    tokio::time::sleep(BEFORE).await;
+    let before = phase();
+    drop(leaves);
+    tokio::time::sleep(LEAD_IN).await;
+
+    stage.say(&format!("they left, and come back {} events behind", sizes.behind));
+    phase();
     let (usage, read, started) = (stage.usage()?, bytes_read(stage.pid()), Instant::now());
     let memory = MemoryWatch::start(stage.pid());
-    let herd = Crowd::start(crowd::Config {
-        requests: vec![Request { cursor: Some(0), ..Request::default() }],
-        ..stage.crowd_config(sizes.herd, 0)
-    })?;
+    let back = Request { cursor: Some(0), ..Request::default() };
+    let herd = Crowd::start(crowd::Config { requests: vec![back], ..herd })?;
     let late = (sizes.rate * CAUGHT_UP.as_secs_f64()) as u64;
     loop {
         let all = stage.warm_up() + stage.player.stats().events;
@@ -85,7 +108,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Herd, Er
         }
         tokio::time::sleep(POLL).await;
     }
-    let (seconds, during) = (started.elapsed().as_secs_f64(), live.take_latencies());
+    let (seconds, during) = (started.elapsed().as_secs_f64(), phase());
     let (after, read_after) = (stage.usage()?, bytes_read(stage.pid()));
     stage.player.pause();
     if live.ended() > 0 {
@@ -98,6 +121,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Herd, Er
         behind: sizes.behind,
         live: sizes.herd_live,
         rate: sizes.rate,
+        without,
         before,
         during,
         seconds,
@@ -118,10 +142,10 @@ const P99_MOST: f64 = 2.0;
 const KIB_MOST: f64 = 128.0;
 
 impl Herd {
-    /// The p99 of those who were live, while the herd caught up, as a multiple of that before.
+    /// The p99 of those who were live, while the herd caught up, as a multiple of that before it left.
     pub fn p99_ratio(&self) -> f64 {
         let p99 = |times: &Latencies| times.quantile(0.99).map_or(f64::NAN, |time| time.as_secs_f64());
-        p99(&self.during) / p99(&self.before)
+        p99(&self.during.times) / p99(&self.before.times)
     }
 
     fn kib_each(&self) -> f64 {
@@ -154,8 +178,14 @@ impl Herd {
             "behind": self.behind,
             "live": self.live,
             "rate": self.rate,
-            "before": times(&self.before),
-            "during": times(&self.during),
+            "without": times(&self.without.times),
+            "before": times(&self.before.times),
+            "during": times(&self.during.times),
+            "disk": {
+                "without": times(&self.without.disk),
+                "before": times(&self.before.disk),
+                "during": times(&self.during.disk),
+            },
             "seconds": self.seconds,
             "bytes": self.bytes,
             "cpu_micros_per_delivery": self.relay.micros(),
@@ -173,18 +203,28 @@ impl fmt::Display for Herd {
             "{} come back at once, {} events behind; {} are live, {:.0} events a second",
             self.herd, self.behind, self.live, self.rate
         )?;
-        writeln!(f, "  {:<24} {:>9} {:>9} {:>9}", "live subscribers, ms", "p50", "p99", "most")?;
-        for (when, times) in [("before the herd", &self.before), ("while it catches up", &self.during)] {
-            let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| millis(times, share).unwrap_or(f64::NAN));
-            writeln!(f, "  {when:<24} {p50:>9.2} {p99:>9.2} {most:>9.2}")?;
+        writeln!(
+            f,
+            "  {:<24} {:>9} {:>9} {:>9}   {:>14} {:>9}",
+            "live subscribers, ms", "p50", "p99", "most", "fdatasync, p99", "most"
+        )?;
+        let phases = [
+            ("without the herd", &self.without),
+            ("while it is live too", &self.before),
+            ("while it catches up", &self.during),
+        ];
+        for (when, HerdPhase { times, disk }) in phases {
+            let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| figure(millis(times, share), 2));
+            let [sync, longest] = [0.99, 1.0].map(|share| figure(millis(disk, share), 2));
+            writeln!(f, "  {when:<24} {p50:>9} {p99:>9} {most:>9}   {sync:>14} {longest:>9}")?;
         }
         writeln!(
             f,
-            "  all caught up after {:.1} s: {:.0} MB/s, {:.2} µs of CPU a delivery, files read {:.2} times the window",
+            "  all caught up after {:.1} s: {:.0} MB/s, {:.2} µs of CPU a delivery, files read {} times the window",
             self.seconds,
             self.bytes as f64 / self.seconds / 1e6,
             self.relay.micros(),
-            self.read_ratio,
+            figure(self.read_ratio, 2),
         )?;
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
         writeln!(f, "  {:.0} MiB resident before, {:.0} at most", mib(self.rss_bytes_before), mib(self.rss_bytes_max))

@@ -4,7 +4,11 @@ use std::{fmt, time::Instant};
 
 use serde_json::{Value, json};
 
-use super::{Error, Sizes, report::number, stage::Stage};
+use super::{
+    Error, Sizes,
+    report::{figure, number},
+    stage::Stage,
+};
 use crate::{
     bench::{Bound, Check, Cost, Sockets},
     crowd::Crowd,
@@ -164,7 +168,7 @@ impl fmt::Display for Live {
         for row in &self.rows {
             writeln!(
                 f,
-                "  {:>11} {:>9.0} {:>13.0} {:>8.0} {:>9.2} {:>7.2} {:>7.2} {:>11.2} {:>7.2} {:>8.2}",
+                "  {:>11} {:>9.0} {:>13.0} {:>8.0} {:>9.2} {:>7.2} {:>7.2} {:>11} {:>7.2} {:>8}",
                 row.subscribers,
                 row.events as f64 / row.seconds,
                 row.deliveries_per_second(),
@@ -172,9 +176,9 @@ impl fmt::Display for Live {
                 row.relay.micros(),
                 row.relay.user_micros,
                 row.relay.system_micros,
-                row.marginal_micros,
+                figure(row.marginal_micros, 2),
                 row.bare_micros(),
-                row.ratio(),
+                figure(row.ratio(), 2),
             )?;
         }
         Ok(())

@@ -22,7 +22,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use runtime::clock::Clock;
 
 pub use self::{
-    herd::Herd,
+    herd::{Herd, HerdPhase},
     live::{Live, LiveRow},
     pace::{Paced, PacedPhase},
     quiet::Quiet,

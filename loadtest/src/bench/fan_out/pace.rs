@@ -4,7 +4,11 @@ use std::{fmt, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Error, Sizes, report::millis, stage::Stage};
+use super::{
+    Error, Sizes,
+    report::{figure, millis},
+    stage::Stage,
+};
 use crate::{
     bench::{Bound, Check, Cost, Ticks},
     crowd::Crowd,
@@ -155,16 +159,17 @@ impl fmt::Display for Paced {
         {
             writeln!(
                 f,
-                "  {subscribers:>11} {:>13.0} {:>7.2} {:>9.2} {:>7.2} {:>7.2} {more:>11.2} {:>8.2} {:>8.2} {:>8.2} {:>7.0}",
+                "  {subscribers:>11} {:>13.0} {:>7.2} {:>9.2} {:>7.2} {:>7.2} {:>11} {:>8} {:>8} {:>8} {:>7}",
                 phase.deliveries as f64 / phase.seconds,
                 phase.cores(),
                 phase.relay.micros(),
                 phase.relay.user_micros,
                 phase.relay.system_micros,
-                phase.quantile(0.5),
-                phase.quantile(0.99),
-                phase.quantile(1.0),
-                phase.idle_share.unwrap_or(f64::NAN) * 100.0,
+                figure(more, 2),
+                figure(phase.quantile(0.5), 2),
+                figure(phase.quantile(0.99), 2),
+                figure(phase.quantile(1.0), 2),
+                figure(phase.idle_share.map(|share| share * 100.0), 0),
             )?;
         }
         Ok(())

@@ -4,7 +4,11 @@ use std::{fmt, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{Error, Sizes, stage::Stage};
+use super::{
+    Error, Sizes,
+    report::{figure, number},
+    stage::Stage,
+};
 use crate::{
     bench::{Bound, Check, Cost, Sockets, Spread},
     crowd::{self, Crowd, Request},
@@ -131,7 +135,7 @@ impl Replay {
                 "cpu_micros_per_delivery": row.relay.micros(),
                 "user_micros_per_delivery": row.relay.user_micros,
                 "system_micros_per_delivery": row.relay.system_micros,
-                "read_ratio": super::report::number(row.read_ratio),
+                "read_ratio": number(row.read_ratio),
                 "ratio": row.ratio(),
                 "sockets": row.sockets.to_json(),
                 "rss_bytes_max": row.rss_bytes_max,
@@ -154,7 +158,7 @@ impl fmt::Display for Replay {
             let speed = Spread { median: speed.median / 1e6, least: speed.least / 1e6, most: speed.most / 1e6 };
             writeln!(
                 f,
-                "  {:>11} {:>24} {:>11.0} {:>9.2} {:>7.2} {:>7.2} {:>9.0} {:>9.2} {:>10.2} {:>9.0}",
+                "  {:>11} {:>24} {:>11.0} {:>9.2} {:>7.2} {:>7.2} {:>9.0} {:>9.2} {:>10} {:>9.0}",
                 row.readers,
                 format!("{speed:.0}"),
                 row.events_per_second,
@@ -163,7 +167,7 @@ impl fmt::Display for Replay {
                 row.relay.system_micros,
                 row.sockets.bytes_per_second / 1e6,
                 row.ratio(),
-                row.read_ratio,
+                figure(row.read_ratio, 2),
                 row.rss_bytes_max as f64 / 1_048_576.0,
             )?;
         }

@@ -109,7 +109,11 @@ impl FanOutReport {
                     )),
                     x: Axis { label: "percentile of deliveries, %".to_owned(), scale: Scale::Percentile },
                     y: Axis::log("latency, ms"),
-                    series: vec![quantiles("before", &herd.before), quantiles("while they catch up", &herd.during)],
+                    series: vec![
+                        quantiles("without them", &herd.without.times),
+                        quantiles("while they are live too", &herd.before.times),
+                        quantiles("while they catch up", &herd.during.times),
+                    ],
                     dots: false,
                     limit: None,
                 };
@@ -211,6 +215,14 @@ impl fmt::Display for FanOutReport {
 /// A number, or null where it is none.
 pub(super) fn number(value: f64) -> Value {
     if value.is_finite() { value.into() } else { Value::Null }
+}
+
+/// A number in a table, or a dash where there is none.
+pub(super) fn figure(value: impl Into<Option<f64>>, decimals: usize) -> String {
+    match value.into().filter(|value: &f64| value.is_finite()) {
+        Some(value) => format!("{value:.decimals$}"),
+        None => "–".to_owned(),
+    }
 }
 
 /// What a share of them took at most, milliseconds.

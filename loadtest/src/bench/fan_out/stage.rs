@@ -1,6 +1,10 @@
 //! A relay that knows all accounts of some hosts that play traffic, and nobody who reads it yet.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -95,6 +99,11 @@ impl<'a> Stage<'a> {
         Ok(resident_bytes(self.pid())?)
     }
 
+    /// Where the relay's data is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Threads of a crowd of so many.
     pub(super) fn threads(readers: usize) -> usize {
         readers.clamp(1, THREADS)
@@ -123,6 +132,7 @@ impl<'a> Stage<'a> {
             threads: Stage::threads(readers),
             look_every,
             until: None,
+            gives_way: false,
         }
     }
 

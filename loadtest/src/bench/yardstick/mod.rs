@@ -10,7 +10,7 @@ mod sockets;
 
 pub use self::{
     bare::{Bare, Signatures},
-    disk::{Append, Fsync},
+    disk::{Append, Fsync, FsyncWatch},
     loopback::Loopback,
     sockets::Sockets,
 };

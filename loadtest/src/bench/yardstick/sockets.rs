@@ -47,6 +47,7 @@ impl Sockets {
             threads,
             look_every: 0,
             until: Some(rounds * messages as u64),
+            gives_way: false,
         })?;
         let mut all = (0..sockets).map(|_| accept(&listener)).collect::<io::Result<Vec<TcpStream>>>()?;
         let opened = Instant::now();
