@@ -43,9 +43,9 @@ const IN_FLIGHT: usize = 128;
 /// How many pieces the ring of tokens is counted in, and how many of them at once.
 const COUNT_PIECES: NonZeroU32 = NonZeroU32::new(64).expect("64 is not 0");
 const COUNTS_AT_ONCE: usize = 8;
-/// A count that took less is made anew whenever it is asked for.
-const CHEAP_COUNT: Duration = Duration::from_millis(50);
-/// A count that took longer is good for so many times what it took.
+/// What is so few is counted anew whenever it is asked for.
+const FEW: u64 = 20_000;
+/// The count of more is good for so many times what counting took.
 const COUNT_LASTS: u32 = 20;
 /// What is kept of counts: of so many hosts.
 const COUNTS_KEPT_MAX: usize = 10_000;
@@ -290,7 +290,7 @@ impl Rows {
         let known = Known { all: number(all), throttled: number(throttled), at, took };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.remove(&what);
-        if took >= CHEAP_COUNT && counts.len() < COUNTS_KEPT_MAX {
+        if known.all > FEW && counts.len() < COUNTS_KEPT_MAX {
             counts.insert(what, known);
         }
         Ok(known)

@@ -109,6 +109,9 @@ pub enum SchemaError {
         #[source]
         source: Box<ExecutionError>,
     },
+    /// Metrics could not be made.
+    #[error("failed to make metrics")]
+    Metrics(#[from] prometheus::Error),
     /// No session.
     #[error(transparent)]
     Connect(#[from] ConnectError),

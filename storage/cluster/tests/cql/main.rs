@@ -7,6 +7,7 @@ mod hosts;
 mod outages;
 mod repos;
 mod schema;
+mod speed;
 
 /// The cases of the suite that are about rows alone.
 mod suite {
