@@ -355,6 +355,8 @@ pub(super) fn subscribers(answer: &Value) -> String {
         ("LAG", Right),
         ("EVENTS", Right),
         ("SENT", Right),
+        ("SHARD", Right),
+        ("COMPRESSED", Left),
         ("USER AGENT", Left),
     ]);
     let rows = items(answer, "subscribers");
@@ -368,6 +370,8 @@ pub(super) fn subscribers(answer: &Value) -> String {
             number(&subscriber["lag"]),
             number(&subscriber["eventsSent"]),
             bytes(&subscriber["bytesSent"]),
+            text(&subscriber["shard"]),
+            if subscriber["compressed"] == true { "yes" } else { "" }.to_owned(),
             text(&subscriber["userAgent"]),
         ]);
     }
@@ -454,4 +458,20 @@ pub(super) fn changes(answer: &Value) -> String {
 
 fn items<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_reads_a_part_or_compressed_is_shown_so() {
+        let one = |id: u64, shard: Option<&str>, compressed: bool| json!({"id": id, "shard": shard, "compressed": compressed, "userAgent": "reader"});
+        let said = subscribers(&json!({"subscribers": [one(7, None, false), one(8, Some("1/4"), true)]}));
+        let row = |number: usize| said.lines().nth(number).unwrap().split_whitespace().collect::<Vec<_>>();
+        assert_eq!(row(0)[8..11], ["SHARD", "COMPRESSED", "USER"]);
+        assert_eq!((row(1), row(2)), (vec!["7", "reader"], vec!["8", "1/4", "yes", "reader"]));
+    }
 }
