@@ -24,7 +24,7 @@ Examples:
 /// Options of `loadtest fan-out`.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
-    /// What is measured: live, pace, replay, quiet, herd, slow, shards; all of them, if not said.
+    /// What is measured: live, pace, replay, quiet, herd, slow, shards, compression; all of them, if not said.
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     #[command(flatten)]

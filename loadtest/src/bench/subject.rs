@@ -112,6 +112,14 @@ impl Running {
             .map_err(|source| relay_process::Error::Io { what: "read the relay's usage", source })
     }
 
+    /// What one of its metrics says now; another's relay has others.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        match &self.process {
+            Process::Mainstem(relay) => relay.metric(name).await,
+            Process::Indigo(_) => None,
+        }
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         match &self.process {

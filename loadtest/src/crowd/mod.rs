@@ -2,7 +2,7 @@
 //!
 //! A few threads of the system, each with one buffer and one epoll for all of its sockets; of a stream, only the
 //! WebSocket headers are looked at (`walker`), and each so many messages one for its stamp. They don't come back when
-//! they are cut, and don't judge what they read: [`crate::subscriber`] does the one and [`crate::judge`] the other.
+//! they are cut, and don't judge what they read, but that what comes compressed and is looked at is an event: [`crate::subscriber`] does the one and [`crate::judge`] the other.
 //!
 //! What must hold: memory is a buffer a thread and some bytes a reader; a reader's count is of whole messages.
 
@@ -101,6 +101,8 @@ struct Place {
     open: AtomicBool,
     ended: AtomicBool,
     messages: AtomicU64,
+    compressed: AtomicU64,
+    inflated: AtomicU64,
     bytes: AtomicU64,
     /// When it had all that it wanted, in microseconds since the start; 0 before.
     done_micros: AtomicU64,
@@ -183,6 +185,17 @@ impl Crowd {
     /// Messages of all together.
     pub fn messages(&self) -> u64 {
         self.shared.places.iter().map(|place| place.messages.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of them that were compressed.
+    pub fn compressed(&self) -> u64 {
+        self.shared.places.iter().map(|place| place.compressed.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of them that were looked at: they could be inflated, and were events. A reader's connection ends at one of
+    /// which this does not hold.
+    pub fn inflated(&self) -> u64 {
+        self.shared.places.iter().map(|place| place.inflated.load(Ordering::Relaxed)).sum()
     }
 
     /// Bytes of all together, as they came from the sockets.
@@ -303,6 +316,8 @@ fn run(shared: &Shared, thread: usize, threads: usize) -> io::Result<()> {
             }
             let messages = reader.messages();
             place.messages.store(messages, Ordering::Relaxed);
+            place.compressed.store(reader.compressed(), Ordering::Relaxed);
+            place.inflated.store(reader.inflated(), Ordering::Relaxed);
             place.bytes.fetch_add(came.bytes as u64, Ordering::Relaxed);
             place.open.store(came.open, Ordering::Relaxed);
             let done = until.is_some_and(|until| messages >= until);

@@ -5,16 +5,29 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
+use atproto::event::{Routed, route};
+
 use super::{
     Ending, Request,
     walker::{Found, Walker},
 };
+use crate::follower::inflate::Inflater;
 
 /// A connection that is being read.
 pub(super) struct Reader {
     pub(super) socket: TcpStream,
     stage: Stage,
     look_every: u64,
+    inflated: Inflated,
+}
+
+/// The compressed messages that were looked at.
+#[derive(Default)]
+struct Inflated {
+    /// Made for the first of them.
+    inflater: Option<Box<Inflater>>,
+    /// How many there were.
+    events: u64,
 }
 
 enum Stage {
@@ -44,7 +57,7 @@ impl Reader {
         socket.set_nodelay(true)?;
         socket.write_all(request.head(address).as_bytes())?;
         socket.set_nonblocking(true)?;
-        Ok(Reader { socket, stage: Stage::Handshake(Vec::new()), look_every })
+        Ok(Reader { socket, stage: Stage::Handshake(Vec::new()), look_every, inflated: Inflated::default() })
     }
 
     /// Whole messages so far.
@@ -55,7 +68,20 @@ impl Reader {
         }
     }
 
-    /// Reads once, as much as fits into `buffer`; `look` gets the messages that are looked at.
+    /// Those of them that were compressed.
+    pub(super) fn compressed(&self) -> u64 {
+        match &self.stage {
+            Stage::Handshake(_) => 0,
+            Stage::Streaming(walker) => walker.compressed(),
+        }
+    }
+
+    /// Compressed messages that were looked at, and were events.
+    pub(super) fn inflated(&self) -> u64 {
+        self.inflated.events
+    }
+
+    /// Reads once, as much as fits into `buffer`; `look` gets the messages that are looked at, inflated.
     pub(super) fn read(&mut self, buffer: &mut [u8], look: &mut impl FnMut(&[u8])) -> Came {
         let mut came = Came { open: matches!(self.stage, Stage::Streaming(_)), ..Came::default() };
         let read = match self.socket.read(buffer) {
@@ -73,7 +99,7 @@ impl Reader {
         came.bytes = read;
         let bytes = &buffer[..read];
         match &mut self.stage {
-            Stage::Streaming(walker) => came.ending = stream(walker, &self.socket, bytes, look),
+            Stage::Streaming(walker) => came.ending = stream(walker, &self.socket, &mut self.inflated, bytes, look),
             Stage::Handshake(head) => {
                 head.extend_from_slice(bytes);
                 match opened(head) {
@@ -81,7 +107,7 @@ impl Reader {
                     Ok(Some(end)) => {
                         let mut walker = Walker::new(self.look_every);
                         came.open = true;
-                        came.ending = stream(&mut walker, &self.socket, &head[end..], look);
+                        came.ending = stream(&mut walker, &self.socket, &mut self.inflated, &head[end..], look);
                         self.stage = Stage::Streaming(walker);
                     }
                     Err(ending) => came.ending = Some(ending),
@@ -89,6 +115,21 @@ impl Reader {
             }
         }
         came
+    }
+}
+
+impl Inflated {
+    /// The event that this is compressed. `Err` where it is none, in words.
+    fn event(&mut self, payload: &[u8]) -> Result<Vec<u8>, String> {
+        let message = self.inflater.get_or_insert_default().inflate(payload).map_err(|error| error.to_string())?;
+        match route(&message) {
+            Ok(Routed::Event(_)) => {
+                self.events += 1;
+                Ok(message)
+            }
+            Ok(other) => Err(format!("compressed, and no event: {other:?}")),
+            Err(error) => Err(format!("compressed, and no event: {error}")),
+        }
     }
 }
 
@@ -108,11 +149,21 @@ fn opened(head: &[u8]) -> Result<Option<usize>, Ending> {
     }
 }
 
-fn stream(walker: &mut Walker, mut socket: &TcpStream, bytes: &[u8], look: &mut impl FnMut(&[u8])) -> Option<Ending> {
+fn stream(
+    walker: &mut Walker,
+    mut socket: &TcpStream,
+    inflated: &mut Inflated,
+    bytes: &[u8],
+    look: &mut impl FnMut(&[u8]),
+) -> Option<Ending> {
     let mut ending = None;
     let walked = walker.walk(bytes, |found| match found {
-        Found::Message(None) => {}
+        Found::Message(None) | Found::Compressed(None) => {}
         Found::Message(Some(payload)) => look(payload),
+        Found::Compressed(Some(payload)) => match inflated.event(payload) {
+            Ok(event) => look(&event),
+            Err(why) => ending = Some(Ending::Gone(why)),
+        },
         Found::Ping(payload) => {
             // Masked with zeros, which leaves the bytes as they are. A relay that doesn't read has no claim to it.
             let mut pong = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];
@@ -131,7 +182,25 @@ fn stream(walker: &mut Walker, mut socket: &TcpStream, bytes: &[u8], look: &mut 
 
 #[cfg(test)]
 mod tests {
+    use runtime::ws::Deflater;
+
     use super::*;
+
+    #[test]
+    fn what_comes_compressed_has_to_be_an_event() {
+        let mut inflated = Inflated::default();
+        assert!(inflated.event(&[0xff; 20]).is_err(), "not deflated");
+        let mut payload = Vec::new();
+        assert!(Deflater::new(1).deflate(&[b'x'; 500], &mut payload));
+        assert!(inflated.event(&payload).is_err(), "no frame");
+        // The header {"op": 1, "t": "#identity"} and the body {"seq": 7, "did": …, "time": …}.
+        let event = b"\xa2\x61t\x69#identity\x62op\x01\xa3\x63did\x78\x20did:plc:ewvi7nxzyoun6zhxrhs64oiz\x63seq\x07\x64time\x78\x182026-01-01T00:00:00.000Z";
+        match Deflater::new(9).deflate(event, &mut payload) {
+            true => assert_eq!(inflated.event(&payload), Ok(event.to_vec())),
+            false => panic!("it does not get shorter"),
+        }
+        assert_eq!(inflated.events, 1);
+    }
 
     #[test]
     fn only_an_answer_of_101_opens() {

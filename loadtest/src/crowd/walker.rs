@@ -15,6 +15,8 @@ pub(super) struct Walker {
     /// What has come of its payload, if it is looked at.
     kept: Vec<u8>,
     messages: u64,
+    /// Those of them that were compressed.
+    compressed: u64,
     /// Each so many messages, one is looked at; none where it is 0.
     look_every: u64,
 }
@@ -22,8 +24,10 @@ pub(super) struct Walker {
 /// What is found in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
-    /// A message has come; its payload, if it is one of those that are looked at, and it is not compressed.
+    /// A message has come; its payload, if it is one of those that are looked at.
     Message(Option<&'a [u8]>),
+    /// A compressed message has come; the same.
+    Compressed(Option<&'a [u8]>),
     /// A ping, to be answered with this.
     Ping(&'a [u8]),
     /// The other end closes: code and reason.
@@ -62,6 +66,7 @@ impl Walker {
             under_way: None,
             kept: Vec::new(),
             messages: 0,
+            compressed: 0,
             look_every,
         }
     }
@@ -69,6 +74,11 @@ impl Walker {
     /// Messages that have come whole.
     pub(super) fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// Those of them that were compressed.
+    pub(super) fn compressed(&self) -> u64 {
+        self.compressed
     }
 
     /// Takes what has come, and tells what is in it.
@@ -110,7 +120,7 @@ impl Walker {
                 let compressed = bits & COMPRESSED != 0;
                 let sampled = self.look_every > 0 && self.messages.is_multiple_of(self.look_every);
                 let whole = bits & LAST != 0 && opcode != CONTINUATION;
-                let look = control || (sampled && !compressed && whole);
+                let look = control || (sampled && whole);
                 return Ok(Some((Head { opcode, last: bits & LAST != 0, compressed, look }, length)));
             }
             let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
@@ -132,7 +142,9 @@ impl Walker {
             _data => {
                 if head.last {
                     self.messages += 1;
-                    tell(Found::Message((head.look && !head.compressed).then_some(payload)));
+                    self.compressed += u64::from(head.compressed);
+                    let looked_at = head.look.then_some(payload);
+                    tell(if head.compressed { Found::Compressed(looked_at) } else { Found::Message(looked_at) });
                 }
             }
         }
@@ -193,6 +205,7 @@ mod tests {
         match found {
             Found::Message(None) => "message".to_owned(),
             Found::Message(Some(payload)) => format!("message of {}", payload.len()),
+            Found::Compressed(payload) => format!("compressed of {:?}", payload.map(<[u8]>::len)),
             Found::Ping(payload) => format!("ping {}", String::from_utf8_lossy(payload)),
             Found::Close(code, reason) => format!("close {code:?} {}", String::from_utf8_lossy(reason)),
         }
@@ -211,6 +224,7 @@ mod tests {
             (0x80, vec![5; 10]),
             (0x8a, vec![]),
             (0x82, vec![6; 70_000]),
+            (0xc2, vec![7; 70_001]),
             (0x88, b"\x03\xe9bye".to_vec()),
         ] {
             stream.extend(frame(first, &payload));
@@ -220,9 +234,10 @@ mod tests {
             "message",
             "ping there?",
             "message of 0",
+            "compressed of None",
             "message",
             "message",
-            "message",
+            "compressed of Some(70001)",
             "close Some(1001) bye",
         ];
         for cut in [1, 2, 3, 7, 299, 4_096, 70_001, usize::MAX] {
@@ -231,7 +246,7 @@ mod tests {
                 walker.walk(part, |found| all.push(said(found))).unwrap();
             }
             assert_eq!(all, expected, "cut by {cut}");
-            assert_eq!(walker.messages(), 6);
+            assert_eq!((walker.messages(), walker.compressed()), (7, 2));
         }
     }
 

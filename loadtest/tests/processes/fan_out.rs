@@ -42,6 +42,9 @@ async fn every_scenario_tells_its_figures() {
         "/scenarios/slow/beside/events_per_second",
         "/scenarios/shards/parts/deliveries_per_second",
         "/scenarios/shards/replay_parts_bytes_per_second",
+        "/scenarios/compression/live/1/deflated_bytes_per_event/0",
+        "/scenarios/compression/live/2/inflated",
+        "/scenarios/compression/replay/2/events_per_second",
     ] {
         assert!(number(pointer) > 0.0, "{pointer}");
     }

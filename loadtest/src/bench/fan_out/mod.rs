@@ -7,6 +7,7 @@
 //!
 //! What must hold: a figure that the machine's other work decides is told beside its yardstick of the same minute.
 
+mod compression;
 mod herd;
 mod live;
 mod pace;
@@ -22,6 +23,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use runtime::clock::Clock;
 
 pub use self::{
+    compression::{Compression, CompressionLive, CompressionReplay},
     herd::{Herd, HerdPhase},
     live::{Live, LiveRow},
     pace::{Paced, PacedPhase},
@@ -51,6 +53,8 @@ pub enum Scenario {
     Slow,
     /// Readers that read in several streams, each of a part of the accounts.
     Shards,
+    /// Some readers or all take messages compressed, live and from the oldest event on.
+    Compression,
 }
 
 /// Text that names no scenario.
@@ -62,7 +66,7 @@ pub struct ScenarioError {
 
 impl Scenario {
     /// All of them, in the order they are told.
-    pub const ALL: [Scenario; 7] = [
+    pub const ALL: [Scenario; 8] = [
         Scenario::Live,
         Scenario::Pace,
         Scenario::Replay,
@@ -70,6 +74,7 @@ impl Scenario {
         Scenario::Herd,
         Scenario::Slow,
         Scenario::Shards,
+        Scenario::Compression,
     ];
 
     /// In a word.
@@ -82,7 +87,23 @@ impl Scenario {
             Scenario::Herd => "herd",
             Scenario::Slow => "slow",
             Scenario::Shards => "shards",
+            Scenario::Compression => "compression",
         }
+    }
+
+    /// More arguments of the relay.
+    fn relay_args(self) -> impl Iterator<Item = String> {
+        let args: &[&str] = match self {
+            Scenario::Compression => &compression::RELAY_ARGS,
+            Scenario::Live
+            | Scenario::Pace
+            | Scenario::Replay
+            | Scenario::Quiet
+            | Scenario::Herd
+            | Scenario::Slow
+            | Scenario::Shards => &[],
+        };
+        args.iter().map(|arg| (*arg).to_owned())
     }
 }
 
@@ -158,6 +179,8 @@ pub enum Outcome {
     Slow(Slow),
     /// Of [`Scenario::Shards`].
     Shards(Shards),
+    /// Of [`Scenario::Compression`].
+    Compression(Box<Compression>),
 }
 
 /// Measures; tells `progress` what it does.
@@ -180,6 +203,7 @@ pub async fn fan_out(mut config: FanOutConfig, progress: impl Fn(&str)) -> Resul
             Scenario::Herd => Outcome::Herd(herd::measure(&stage, &config.sizes).await?),
             Scenario::Slow => Outcome::Slow(slow::measure(&stage, &config.sizes).await?),
             Scenario::Shards => Outcome::Shards(shards::measure(&stage, &config.sizes).await?),
+            Scenario::Compression => Outcome::Compression(Box::new(compression::measure(&stage, &config.sizes).await?)),
         });
         stage.end().await?;
     }

@@ -133,7 +133,7 @@ impl FanOutReport {
                 };
                 vec![("fan-out-pace.svg", lines.draw())]
             }
-            Outcome::Quiet(_) | Outcome::Slow(_) | Outcome::Shards(_) => Vec::new(),
+            Outcome::Quiet(_) | Outcome::Slow(_) | Outcome::Shards(_) | Outcome::Compression(_) => Vec::new(),
         }
     }
 
@@ -154,6 +154,7 @@ impl Outcome {
             Outcome::Herd(_) => "herd",
             Outcome::Slow(_) => "slow",
             Outcome::Shards(_) => "shards",
+            Outcome::Compression(_) => "compression",
         }
     }
 
@@ -166,6 +167,7 @@ impl Outcome {
             Outcome::Herd(herd) => herd.checks(),
             Outcome::Slow(slow) => slow.checks(),
             Outcome::Shards(shards) => shards.checks(),
+            Outcome::Compression(compression) => compression.checks(),
         }
     }
 
@@ -178,6 +180,7 @@ impl Outcome {
             Outcome::Herd(herd) => herd.to_json(),
             Outcome::Slow(slow) => slow.to_json(),
             Outcome::Shards(shards) => shards.to_json(),
+            Outcome::Compression(compression) => compression.to_json(),
         }
     }
 }
@@ -192,6 +195,7 @@ impl fmt::Display for Outcome {
             Outcome::Herd(herd) => herd.fmt(f),
             Outcome::Slow(slow) => slow.fmt(f),
             Outcome::Shards(shards) => shards.fmt(f),
+            Outcome::Compression(compression) => compression.fmt(f),
         }
     }
 }

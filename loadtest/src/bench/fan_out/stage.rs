@@ -46,7 +46,9 @@ impl<'a> Stage<'a> {
         let folder = config.folder.join(scenario.name());
         std::fs::create_dir_all(&folder)?;
         let player = Player::start(&config.traffic, traffic::Config::default()).await?;
-        let relay = config.subject.start(&folder.join("data"), player.plc_url(), player.hosts()).await?;
+        let mut subject = config.subject.clone();
+        subject.args.extend(scenario.relay_args());
+        let relay = subject.start(&folder.join("data"), player.plc_url(), player.hosts()).await?;
         let url = relay.stream_url();
         let address = url.strip_prefix("ws://").and_then(|address| address.parse().ok());
         let address = address.ok_or(Error::Died)?;
@@ -81,6 +83,11 @@ impl<'a> Stage<'a> {
     /// What the relay has used so far.
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         Ok(self.relay.usage()?)
+    }
+
+    /// What one of its metrics says now; no number where it has none of that name.
+    pub(super) async fn metric(&self, name: &str) -> f64 {
+        self.relay.metric(name).await.unwrap_or(f64::NAN)
     }
 
     /// The process's number.
