@@ -72,7 +72,8 @@ mod tests {
     fn messages_come_out_as_they_went_in() {
         let (mut inflater, mut deflated) = (Inflater::default(), Vec::new());
         for len in [100, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 2 * STEP_BYTES, 1_000_000] {
-            for message in [vec![b'a'; len], (0..len as u32).flat_map(u32::to_be_bytes).collect()] {
+            let text = (0..).flat_map(|n| format!("event {n} of the log, ").into_bytes());
+            for message in [vec![b'a'; len], text.take(len).collect()] {
                 assert!(Deflater::new(1).deflate(&message, &mut deflated));
                 assert_eq!(inflater.inflate(&deflated).as_ref(), Ok(&message), "{len}");
             }
@@ -82,9 +83,6 @@ mod tests {
     #[test]
     fn what_a_relay_must_not_send_is_an_error() {
         let (mut inflater, mut deflated) = (Inflater::default(), Vec::new());
-        assert!(Deflater::new(1).deflate(&vec![b'a'; 5_000], &mut deflated));
-        let cut = &deflated[..deflated.len() - 2];
-        assert_ne!(inflater.inflate(cut), Ok(vec![b'a'; 5_000]), "cut short");
         assert_eq!(inflater.inflate(&[0xff; 20]), Err(BadMessage::Corrupt));
         assert!(Deflater::new(9).deflate(&vec![b'a'; MESSAGE_BYTES_MAX + 1], &mut deflated));
         assert_eq!(inflater.inflate(&deflated), Err(BadMessage::TooLarge));
