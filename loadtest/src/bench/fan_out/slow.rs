@@ -33,7 +33,7 @@ pub struct SlowPhase {
     pub events_per_second: f64,
     /// What the relay spent, a delivery to the subscribers that are counted.
     pub relay: Cost,
-    /// The relay's resident memory right after.
+    /// The relay's resident memory right after, without the companions.
     pub rss_bytes: u64,
 }
 
@@ -50,8 +50,9 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Slow, Er
     stage.drive("warming up", &crowd, events / 3).await?;
     let hostile = sizes.hostile;
     let companions = stage.crowd(hostile, 0).await?;
-    let alone = phase(stage, &crowd, events).await?;
+    let mut alone = phase(stage, &crowd, events).await?;
     drop(companions);
+    alone.rss_bytes = stage.settled_bytes().await?;
     stage.say(&format!("{hostile} that never read, {hostile} that read a byte a second, {hostile} that talk"));
     let address = stage.address();
     let start = |manner| Hostile::start(address, manner, hostile);
