@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderValue, header};
 /// What a sync flush ends with, and a message leaves out (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
+/// What a deflated message takes at most beside its bytes: a block's beginning and end, and the flush.
+const ROOM_BESIDE: usize = 64;
+
 /// What is reserved at first for a message to be inflated.
 const INFLATED_BYTES_MIN: usize = 4 * 1024;
 
@@ -23,26 +26,34 @@ pub(super) const OFFER: &str = "permessage-deflate; server_no_context_takeover; 
 pub const LEVEL_MAX: u32 = 9;
 
 /// Deflates messages, one after the other, each by itself.
+///
+/// What must hold: a stream that was left before its end is not used again. zlib-rs forgets neither the bytes that it has
+/// not given out yet nor a block that is open when it is reset (0.6.8): later messages are then wrong, and at last it
+/// panics.
 #[derive(Debug)]
 pub struct Deflater {
     stream: Compress,
+    level: Compression,
 }
 
 impl Deflater {
     /// Level 1 is fast, [`LEVEL_MAX`] is small; a window of 32 KiB. Takes about 300 KiB.
     pub fn new(level: u32) -> Deflater {
-        Deflater { stream: Compress::new(Compression::new(level.clamp(1, LEVEL_MAX)), false) }
+        let level = Compression::new(level.clamp(1, LEVEL_MAX));
+        Deflater { stream: Compress::new(level, false), level }
     }
 
     /// Puts the payload of a deflated message into `out`, in place of what was there. `false` where it would not be
     /// shorter than `payload`, so that this is better sent as it is; what `out` holds then has no meaning.
     pub fn deflate(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
-        out.reserve(payload.len() + TAIL.len());
+        // Whatever the payload: at worst each byte takes nine bits.
+        out.reserve(payload.len() + payload.len() / 8 + ROOM_BESIDE);
         self.stream.reset();
-        let Ok(Status::Ok) = self.stream.compress_vec(payload, out, FlushCompress::Sync) else { return false };
+        let status = self.stream.compress_vec(payload, out, FlushCompress::Sync);
         // With room left, all has been read and flushed.
-        if out.len() == out.capacity() || !out.ends_with(&TAIL) {
+        if !matches!(status, Ok(Status::Ok)) || out.len() == out.capacity() || !out.ends_with(&TAIL) {
+            self.stream = Compress::new(self.level, false);
             return false;
         }
         out.truncate(out.len() - TAIL.len());
@@ -283,6 +294,28 @@ mod tests {
         let mut out = Vec::new();
         for payload in [&b""[..], b"a", b"ab", &(0..=255).collect::<Vec<u8>>()] {
             assert!(!Deflater::new(6).deflate(payload, &mut out), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_get_shorter_leaves_nothing_behind() {
+        let mut state = 1u32;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 16) as u8
+        };
+        let text = b"the same again, the same again, the same again".repeat(20);
+        for level in [1, 6] {
+            let (mut deflater, mut inflater, mut out) = (Deflater::new(level), Inflater::new(), Vec::new());
+            for bytes in (0..100).map(|_| 2_000).chain([100_000, 300_000]) {
+                let payload: Vec<u8> = (0..bytes).map(|_| noise()).collect();
+                assert!(!deflater.deflate(&payload, &mut out));
+                assert!(out.len() < out.capacity(), "there was room for all of it");
+                assert!(deflater.deflate(&text, &mut out));
+                assert_eq!(inflater.inflate(&out, text.len()).as_deref(), Ok(&text[..]), "after {bytes} bytes");
+            }
         }
     }
 
