@@ -185,13 +185,21 @@ pub async fn open(
     Ok((session, settled))
 }
 
-/// After the lanes' topics were lost and made anew: what comes of them counts as later than all rows there are. Only
-/// while no role runs. Gives the new generation.
-pub async fn begin_generation(session: &Session) -> Result<u32, SchemaError> {
-    let settled = Settlement::prepare(session).await?;
+/// After the lanes' topics were made anew, or were given more lanes: what comes of them from now on counts as later than
+/// all rows there are. Only while no role runs, and once for each time. Gives what is settled by it.
+pub async fn begin_generation(
+    config: &Cql,
+    keyspace: &str,
+    lanes: LaneCount,
+    metrics: Metrics,
+) -> Result<Settled, SchemaError> {
+    check_name(keyspace)?;
+    let session = Session::connect(config, Some(keyspace), metrics).await?;
+    let settled = Settlement::prepare(&session).await?;
     let generation = settled.read().await?.generation + 1;
     settled.put(GENERATION, &generation.to_string()).await?;
-    Ok(generation)
+    settled.put(LANES, &lanes.0.to_string()).await?;
+    settled.read().await
 }
 
 fn check_name(keyspace: &str) -> Result<(), SchemaError> {

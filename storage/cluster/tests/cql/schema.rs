@@ -60,15 +60,17 @@ async fn what_does_not_fit_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_new_generation_win_over_all_earlier_ones() {
     let keyspace = Keyspace::make().await;
-    let (session, settled) = keyspace.open().await;
-    assert_eq!(settled.generation, 0);
+    assert_eq!(keyspace.open().await.1.generation, 0);
     let did = sample::did(1);
     let of = |number| sample::state(sample::host(1), number);
     let old = keyspace.rows().await;
     old.apply(LANES.lane_of(&did), &[(did.clone(), of(1), 1 << 39)]).await.unwrap();
-    assert_eq!(schema::begin_generation(&session).await.unwrap(), 1);
-    let new = keyspace.rows().await;
-    new.apply(LANES.lane_of(&did), &[(did.clone(), of(2), 0)]).await.unwrap();
+    let more = LaneCount(NonZeroU32::new(8).unwrap());
+    let begun = schema::begin_generation(&keyspace.cql, &keyspace.name, more, metrics()).await.unwrap();
+    assert_eq!((begun.generation, begun.lanes), (1, more));
+    let grown = Keyspace { lanes: more, ..keyspace };
+    let new = grown.rows().await;
+    new.apply(more.lane_of(&did), &[(did.clone(), of(2), 0)]).await.unwrap();
     old.apply(LANES.lane_of(&did), &[(did.clone(), of(3), (1 << 39) + 1)]).await.unwrap();
     assert_eq!(new.get(&did).await.unwrap(), Some(of(2)));
 }
