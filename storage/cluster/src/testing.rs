@@ -11,6 +11,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use runtime::clock::Clock;
@@ -62,6 +63,19 @@ impl Topics {
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
         let made = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
         made.into_iter().for_each(|topic| drop(topic.unwrap()));
+    }
+
+    pub(crate) async fn delete_topic(&self, which: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client.create().unwrap();
+        let name = self.topic(which);
+        admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
+        // It goes a little later; a new one of its name must not be taken for it.
+        let consumer: BaseConsumer = self.client.create().unwrap();
+        wait_until("the topic is gone", || {
+            let metadata = consumer.fetch_metadata(None, SOON).unwrap();
+            metadata.topics().iter().all(|topic| topic.name() != name)
+        })
+        .await;
     }
 
     pub(crate) fn start_at(&self, next_seq: u64, lanes: u32) {

@@ -1,6 +1,7 @@
 //! Making a cluster, and looking at one.
 
 pub mod init;
+pub mod restore;
 pub mod schema;
 pub mod status;
 #[cfg(test)]

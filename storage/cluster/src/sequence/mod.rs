@@ -20,6 +20,8 @@
 //! - The next transaction's records are read, judged and laid out while one is being committed.
 //! - A missing state is never taken for the beginning: `mainstem cluster init` writes the first one.
 
+#[cfg(test)]
+mod bench;
 pub(crate) mod core;
 mod handoff;
 mod metrics;
