@@ -13,10 +13,15 @@ pub mod admin;
 pub mod config;
 pub mod cql;
 mod firehose;
+mod intake;
 mod kafka;
+mod lanes;
+mod metrics;
 mod recovery;
+mod rows;
 pub mod sequence;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod verified;
 mod wire;
