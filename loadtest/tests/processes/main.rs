@@ -8,6 +8,7 @@
 mod accounts;
 mod bench;
 mod cold_start;
+mod conformance;
 mod cuts;
 mod damage;
 mod drain;
