@@ -147,13 +147,13 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_clients_read_real_servers_through_the_relay() {
-    read_through_the_relay("story.mjs").await;
+async fn real_clients_read_real_servers_through_the_relay_compressed() {
+    read_through_the_relay("story.mjs", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_a_migration_and_takedowns_under_load() {
-    let told = read_through_the_relay("load.mjs").await;
+    let told = read_through_the_relay("load.mjs", false).await;
     let (written, seconds) = (told["written"].as_u64().unwrap(), told["seconds"].as_f64().unwrap());
     // How many a second depends on the machine; that they go on through all steps does not.
     println!("{written} posts in {seconds:.1} s");
@@ -161,7 +161,8 @@ async fn a_rotation_a_migration_and_takedowns_under_load() {
 }
 
 /// Tells a story on the PDSs, and judges what comes through the relay, and what its clients see. Gives the story's end.
-async fn read_through_the_relay(story: &str) -> Value {
+/// Both clients offer compression; `compression` says whether the relay agrees.
+async fn read_through_the_relay(story: &str, compression: bool) -> Value {
     let _alone = alone().await;
     let stage = Stage::new();
     // The relay's ports are chosen first, because the PDSs are told whom to ask to crawl them.
@@ -169,6 +170,7 @@ async fn read_through_the_relay(story: &str) -> Value {
     let password = stage.folder.path().join("password");
     fs::write(&password, "a password of the test\n").unwrap();
     config.args.extend(["--admin-password-file".to_owned(), password.to_str().unwrap().to_owned()]);
+    config.args.extend(["--compression".to_owned(), if compression { "on" } else { "off" }.to_owned()]);
     let mut network = stage.node("realnet.mjs");
     network.arg(stage.folder.path().join("servers")).arg(format!("http://127.0.0.1:{}", config.ports.0)).arg(story);
     let mut network = Talker::start("realnet.mjs", network);
@@ -292,6 +294,7 @@ async fn read_through_the_relay(story: &str) -> Value {
         }
     };
     println!("accounts: {accounts}");
+    are_compressed(&relay, &password, compression).await;
     through.wait_for_quiet(Duration::from_millis(500), LONG).await;
     let all = through.events();
     let live = through.stop().await;
@@ -352,6 +355,35 @@ async fn read_through_the_relay(story: &str) -> Value {
     accounts
 }
 
+/// Waits until the relay lists the two clients, both compressed or neither, and ourselves, who ask for no compression.
+async fn are_compressed(relay: &RelayProcess, password: &Path, compression: bool) {
+    let expected = if compression { [false, true, true] } else { [false; 3] };
+    let started = Instant::now();
+    loop {
+        let said = admin(relay, password, &["subscribers", "list", "--json"]).await;
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let subscribers = said["subscribers"].as_array().unwrap().iter();
+        let mut compressed: Vec<bool> =
+            subscribers.map(|subscriber| subscriber["compressed"].as_bool().unwrap()).collect();
+        compressed.sort_unstable();
+        if compressed == expected {
+            return;
+        }
+        // Without events for some time, a client connects anew.
+        assert!(started.elapsed() < LONG, "the relay lists {said:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Does something with `mainstem admin`. Gives what it says.
+async fn admin(relay: &RelayProcess, password: &Path, command: &[&str]) -> String {
+    let mut admin = tokio::process::Command::new(mainstem());
+    admin.arg("admin").args(command).args(["--url", &relay.admin_url(), "--password-file"]).arg(password);
+    let output = admin.env_clear().output().await.unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn keep_frames(url: &str) -> Subscriber {
     Subscriber::start(subscriber::Config { url: url.to_owned(), cursor: Some(0), keep: Keep::Frames })
 }
@@ -396,11 +428,8 @@ impl Operated {
     ) -> (u64, Bytes) {
         self.did = Some(did.clone());
         let last = through.look(|reading| reading.last_seq).unwrap_or(0);
-        let mut admin = tokio::process::Command::new(mainstem());
-        admin.args(["admin", "accounts", command, did.as_str(), "--url", &relay.admin_url(), "--password-file"]);
-        let output = admin.arg(password).env_clear().output().await.unwrap();
-        println!("{command}: {}", String::from_utf8_lossy(&output.stdout).trim());
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = admin(relay, password, &["accounts", command, did.as_str()]).await;
+        println!("{command}: {}", said.trim());
         let mut event = None;
         let came = wait_until(LONG, || {
             event = through.look(|reading| {
