@@ -10,6 +10,7 @@
 #![allow(dead_code, reason = "until all parts are there")]
 
 pub mod admin;
+mod cluster;
 pub mod config;
 pub mod cql;
 mod firehose;
@@ -25,3 +26,5 @@ mod tail;
 mod testing;
 mod verified;
 mod wire;
+
+pub use cluster::{Cluster, OpenError, Roles};

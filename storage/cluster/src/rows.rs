@@ -1,10 +1,15 @@
 //! What lanes keep in rows.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use atproto::syntax::Did;
 use storage::{error::Error, intake::Declined, lane::Lane, repos::RepoState};
 
-use crate::wire::raw::CommandId;
+use crate::{
+    cql::{Commands, Rows},
+    wire::raw::CommandId,
+};
 
 /// How a command ended.
 pub(crate) type Answer = Result<RepoState, Declined>;
@@ -31,4 +36,43 @@ pub(crate) trait LaneRows: Send + Sync {
 
     /// How a command ended, if it has.
     async fn find(&self, id: &CommandId) -> Result<Option<Answer>, Error>;
+}
+
+/// In CQL.
+pub(crate) struct CqlLaneRows {
+    rows: Arc<Rows>,
+    commands: Commands,
+}
+
+impl CqlLaneRows {
+    pub(crate) fn new(rows: Arc<Rows>, commands: Commands) -> CqlLaneRows {
+        CqlLaneRows { rows, commands }
+    }
+}
+
+#[async_trait]
+impl LaneRows for CqlLaneRows {
+    fn own(&self, lane: Lane) {
+        self.rows.own(lane);
+    }
+
+    fn disown(&self, lane: Lane) {
+        self.rows.disown(lane);
+    }
+
+    async fn apply(&self, lane: Lane, events: &[(Did, RepoState, i64)]) -> Result<(), Error> {
+        self.rows.apply(lane, events).await
+    }
+
+    async fn state(&self, did: &Did) -> Result<Option<RepoState>, Error> {
+        self.rows.get(did).await
+    }
+
+    async fn answer(&self, id: &CommandId, answer: &Answer) -> Result<(), Error> {
+        self.commands.answer(id, answer).await
+    }
+
+    async fn find(&self, id: &CommandId) -> Result<Option<Answer>, Error> {
+        self.commands.find(id).await
+    }
 }

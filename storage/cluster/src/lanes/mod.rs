@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::held::Held;
-pub(crate) use self::member::Member;
+pub(crate) use self::member::{JoinError, Member, Running};
 use crate::{
     config::Limits,
     kafka::{producer::Producer, reader::Reader, topics::Topics},

@@ -17,7 +17,7 @@ use storage::{
 use testservers::Kafka;
 use tokio::time::timeout;
 
-use super::{member::Running, *};
+use super::*;
 use crate::{
     config::{self, Config, Cql, Replication, Retention},
     intake::{self, RawIntake},

@@ -1,0 +1,247 @@
+//! A process's part of a cluster, opened: the four nouns, and what runs behind them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use prometheus::Registry;
+use rdkafka::error::KafkaError;
+use runtime::clock::Clock;
+use storage::{
+    Stores,
+    error::Error,
+    lane::{Assignment, Change, Lane},
+    log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
+    seq::Seq,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    cql::{
+        self, Commands, CqlHosts, CqlIdentities, CqlRepos, TakedownRows,
+        hosts::Claims,
+        schema::{self, SchemaError},
+        session::ConnectError,
+    },
+    firehose::{self, Firehose},
+    intake::{self, RawIntake},
+    kafka::{client::settings, producer::Producer, reader::Reader, topics::Topics},
+    lanes::{self, JoinError, Lanes, Running},
+    metrics::Metrics,
+    rows::CqlLaneRows,
+};
+
+/// What a process does with a cluster. Whatever its role, it may push into the intake and read rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Judges lanes: pulls and appends.
+    pub judges: bool,
+    /// Reads the firehose.
+    pub serves: bool,
+}
+
+/// Why a process can't take its part in a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The rows.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A statement is not taken.
+    #[error(transparent)]
+    Rows(#[from] ConnectError),
+    /// Kafka's clients can't be made: the settings are wrong.
+    #[error("failed to make a client of kafka")]
+    Kafka(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A metric could not be registered.
+    #[error("failed to register metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// Reading what was opened failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<KafkaError> for OpenError {
+    fn from(error: KafkaError) -> OpenError {
+        OpenError::Kafka(error.into())
+    }
+}
+
+impl From<JoinError> for OpenError {
+    fn from(error: JoinError) -> OpenError {
+        OpenError::Kafka(error.into())
+    }
+}
+
+/// A process's part, open. Dropping it ends it as a crash would; [`Cluster::close`] hands over in good order.
+pub struct Cluster {
+    stores: Stores,
+    intake: Arc<RawIntake>,
+    producer: Arc<Producer>,
+    judging: Option<Judging>,
+}
+
+/// The lanes, and the membership by which they come and go.
+struct Judging {
+    lanes: Arc<Lanes>,
+    member: Mutex<Option<Running>>,
+}
+
+impl Cluster {
+    /// Opens what these roles need. `claims` says under which claim this process crawls a host.
+    pub async fn open(
+        config: &Config,
+        roles: Roles,
+        claims: Claims,
+        clock: Clock,
+        registry: &Registry,
+    ) -> Result<Cluster, OpenError> {
+        let keyspace = schema::keyspace_of(&config.name);
+        let cql_metrics = cql::Metrics::register(registry)?;
+        let (session, settled) = schema::open(&config.cql, &keyspace, config.lanes, cql_metrics).await?;
+        let session = Arc::new(session);
+        let rows = Arc::new(cql::Rows::prepare(Arc::clone(&session), settled, config.limits.states_bytes_max).await?);
+        let commands = Commands::prepare(Arc::clone(&session)).await?;
+        let lane_rows: Arc<CqlLaneRows> = Arc::new(CqlLaneRows::new(Arc::clone(&rows), commands));
+
+        let metrics = Metrics::register(registry)?;
+        let topics = Topics::of(&config.name);
+        let client = settings(&config.kafka, &config.name);
+        let limits = config.limits;
+        // What is under way is bounded by who sends.
+        let lane_bytes = limits.appended_bytes_max.saturating_mul(config.lanes.0.get() as usize);
+        let producer = Arc::new(Producer::new(&client, 2 * (limits.pushed_bytes_max + lane_bytes))?);
+        let mut judging = None;
+        let mut judged = None;
+        if roles.judges {
+            let parts = lanes::Parts {
+                reader: Arc::new(Reader::new(&client, &config.name, limits.read_ahead_bytes)?),
+                settings: client.clone(),
+                name: config.name.clone(),
+                lanes: config.lanes,
+                topics: topics.clone(),
+                producer: Arc::clone(&producer),
+                rows: Arc::clone(&lane_rows) as _,
+                limits,
+                clock,
+                metrics: metrics.clone(),
+            };
+            let (lanes, member) = Lanes::new(parts);
+            let lanes = Arc::new(lanes);
+            judged = Some(Arc::clone(&lanes));
+            judging = Some(Judging { lanes, member: Mutex::new(Some(member.join()?)) });
+        }
+        let intake = Arc::new(RawIntake::new(intake::Parts {
+            topic: topics.raw,
+            lanes: config.lanes,
+            producer: Arc::clone(&producer),
+            rows: lane_rows,
+            metrics,
+            bytes_max: limits.pushed_bytes_max,
+            judged: judged.clone(),
+        }));
+        let firehose = if roles.serves {
+            Some(Firehose::open(firehose::Config::of(config), firehose::Metrics::register(registry)?).await?)
+        } else {
+            None
+        };
+        let log: Arc<dyn EventLog> =
+            Arc::new(ClusterLog { lanes: judged.clone(), firehose, nothing: watch::Sender::default() });
+        let takedowns = TakedownRows::prepare(Arc::clone(&session), Arc::clone(&log)).await?;
+        let assignment: Arc<dyn Assignment> = match judged {
+            Some(lanes) => lanes,
+            None => Arc::new(NoLanes),
+        };
+        let stores = Stores {
+            intake: Arc::clone(&intake) as _,
+            log,
+            repos: Arc::new(CqlRepos::new(rows, takedowns)),
+            hosts: Arc::new(CqlHosts::prepare(Arc::clone(&session), claims).await?),
+            identities: Arc::new(CqlIdentities::prepare(session).await?),
+            assignment,
+        };
+        Ok(Cluster { stores, intake, producer, judging })
+    }
+
+    /// The four nouns.
+    pub fn stores(&self) -> Stores {
+        self.stores.clone()
+    }
+
+    /// Cancelled when what was sent may not be in Kafka: nothing more can be, and the process must start anew.
+    pub fn broken(&self) -> CancellationToken {
+        self.producer.ended().clone()
+    }
+
+    /// The intake takes no more frames. The first step of a drain.
+    pub fn close_intake(&self) {
+        self.intake.close();
+    }
+
+    /// Gives all lanes back and leaves: others take them at once. Whoever follows [`Stores::assignment`] must still do so,
+    /// or have released them.
+    pub async fn close(self) -> Result<(), Error> {
+        self.intake.close();
+        let member = self
+            .judging
+            .as_ref()
+            .and_then(|judging| judging.member.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(member) = member {
+            let left = tokio::task::spawn_blocking(move || member.leave()).await;
+            left.map_err(|panic| Error::Indeterminate { what: "leave the lanes", source: panic.into() })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.intake.close();
+        if let Some(judging) = &self.judging {
+            judging.lanes.fence_all();
+        }
+    }
+}
+
+/// The log as a process of these roles sees it.
+struct ClusterLog {
+    lanes: Option<Arc<Lanes>>,
+    firehose: Option<Firehose>,
+    /// What who does not serve sees.
+    nothing: watch::Sender<Window>,
+}
+
+#[async_trait]
+impl EventLog for ClusterLog {
+    async fn append(&self, batch: Vec<Accepted>) -> Result<(), Error> {
+        self.lanes.as_ref().ok_or(Error::Closed)?.append(batch).await
+    }
+
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError> {
+        self.firehose.as_ref().ok_or(Error::Closed)?.read(after, bytes_max).await
+    }
+
+    async fn read_block(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
+        self.firehose.as_ref().ok_or(Error::Closed)?.read_block(after, bytes_max).await
+    }
+
+    fn window(&self) -> watch::Receiver<Window> {
+        self.firehose.as_ref().map_or_else(|| self.nothing.subscribe(), Firehose::window)
+    }
+
+    fn health(&self) -> LogHealth {
+        LogHealth::Ready
+    }
+}
+
+/// For a process that judges nothing.
+struct NoLanes;
+
+#[async_trait]
+impl Assignment for NoLanes {
+    async fn next(&self) -> Result<Change, Error> {
+        std::future::pending().await
+    }
+
+    async fn released(&self, _lane: Lane) {}
+}
