@@ -5,7 +5,7 @@
 //!                                    └──▶ rows in CQL                (one leads)
 //! ```
 //!
-//! Owns the topics' records ([`wire`]), the clients, who judges which lane, the order, and the rows. What must hold stands
+//! Owns the topics' records (`wire`), the clients, who judges which lane, the order, and the rows. What must hold stands
 //! in `docs/cluster.md`, each step by the name that it has here.
 #![allow(dead_code, reason = "until all parts are there")]
 
