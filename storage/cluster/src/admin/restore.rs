@@ -19,7 +19,12 @@ use storage::{error::Error, lane::Lane, seq::Seq};
 
 use crate::{
     config::Config,
-    kafka::{client::partition, client::settings, failed, quiet::Quiet, topics::Topics},
+    kafka::{
+        client::{ends, partition, settings},
+        failed,
+        quiet::Quiet,
+        topics::Topics,
+    },
     sequence::state::{ReadError, is_passing, read_last},
     wire::{
         Malformed, firehose,
@@ -228,7 +233,7 @@ impl Reader<'_> {
     }
 
     fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        self.consumer.fetch_watermarks(topic, partition, PATIENCE).map_err(failed("find a partition's ends"))
+        ends(&self.consumer, topic, partition, PATIENCE).map_err(failed("find a partition's ends"))
     }
 }
 

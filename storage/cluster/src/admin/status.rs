@@ -11,7 +11,12 @@ use storage::{error::Error, seq::Seq};
 
 use crate::{
     config::Config,
-    kafka::{client::settings, failed, quiet::Quiet, topics::Topics},
+    kafka::{
+        client::{ends, settings},
+        failed,
+        quiet::Quiet,
+        topics::Topics,
+    },
     sequence::state::{ReadError, read_last},
 };
 
@@ -80,8 +85,7 @@ pub fn topics(config: &Config, lanes_group: &str) -> Result<Status, Error> {
     })?;
     let committed = committed(&client, lanes_group, &names.raw, config.lanes.0.get()).map_err(failed(what))?;
     let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(failed(what))?;
-    let ends =
-        |topic: &str, partition| consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN).map_err(failed(what));
+    let ends = |topic: &str, partition| ends(&consumer, topic, partition, ANSWER_WITHIN).map_err(failed(what));
     let mut lanes = Vec::new();
     for (partition, committed) in (0..).zip(committed) {
         let ordered = state.as_ref().and_then(|state| state.lanes.get(lanes.len()));

@@ -47,7 +47,11 @@ pub(crate) use self::metrics::Metrics;
 use self::{replay::Replay, ring::Ring, search::Index, search::Point, tail::Tail};
 use crate::{
     config,
-    kafka::{client::settings, quiet::Quiet, topics::Topics},
+    kafka::{
+        client::{ends, settings},
+        quiet::Quiet,
+        topics::Topics,
+    },
     wire::{self, Malformed},
 };
 
@@ -276,7 +280,7 @@ impl Reader {
 
     /// The offsets of the first record and after the last.
     fn watermarks(&self) -> Result<(i64, i64), Error> {
-        self.consumer.fetch_watermarks(&self.topic, 0, PATIENCE).map_err(failed)
+        ends(&self.consumer, &self.topic, 0, PATIENCE).map_err(failed)
     }
 }
 

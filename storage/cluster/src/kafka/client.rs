@@ -1,6 +1,14 @@
 //! What all clients of Kafka have in common.
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    ClientConfig,
+    config::RDKafkaLogLevel,
+    consumer::{Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaErrorCode,
+};
 use storage::{error::Error, lane::Lane};
 
 use crate::config::{Kafka, SaslMechanism, Tls};
@@ -55,6 +63,42 @@ pub(crate) fn settings(kafka: &Kafka, client_id: &str) -> ClientConfig {
 /// A failure whose effect is not known: whoever sees it looks at what is durable before it goes on.
 pub(crate) fn failed(what: &'static str) -> impl Fn(KafkaError) -> Error {
     move |error| Error::Indeterminate { what, source: error.into() }
+}
+
+/// Between two looks at a partition whose leader is just being chosen.
+const LEADER_COMES: Duration = Duration::from_millis(100);
+
+/// The first offset that a partition holds, and the one after its last. Where the partition is new, or its leader has just
+/// gone, it is asked for again within the time. Blocks.
+pub(crate) fn ends<C: ConsumerContext>(
+    consumer: &impl Consumer<C>,
+    topic: &str,
+    partition: i32,
+    within: Duration,
+) -> KafkaResult<(i64, i64)> {
+    let until = Instant::now() + within;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, until.saturating_duration_since(Instant::now())) {
+            Err(error) if has_no_leader_yet(&error) && Instant::now() + LEADER_COMES < until => {
+                std::thread::sleep(LEADER_COMES);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn has_no_leader_yet(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownPartition
+                | Code::UnknownTopic
+        )
+    )
 }
 
 /// A lane's partition.

@@ -17,7 +17,7 @@ use storage::error::Error;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::client::failed;
+use super::client::{ends, failed};
 
 /// One client that reads.
 pub(crate) struct Reader {
@@ -73,7 +73,7 @@ impl Reader {
     /// The first offset that a partition holds, and the one after its last. Blocks.
     pub(crate) fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
         let within = std::time::Duration::from_secs(30);
-        self.consumer.fetch_watermarks(topic, partition, within).map_err(failed("find a partition's ends"))
+        ends(&*self.consumer, topic, partition, within).map_err(failed("find a partition's ends"))
     }
 }
 

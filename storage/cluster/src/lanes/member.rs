@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{Shared, lane_of};
-use crate::{kafka::client::partition, tail::Resume};
+use crate::{
+    kafka::client::{ends, partition},
+    tail::Resume,
+};
 
 /// How long a look at the group may take: how soon a call to end is seen.
 const LOOK: Duration = Duration::from_millis(50);
@@ -282,8 +285,8 @@ impl Context {
     /// Where a lane begins that nobody has ever committed.
     fn beginning(&self, consumer: &BaseConsumer<Context>, lane: Lane) -> KafkaResult<Resume> {
         let topics = &self.shared.parts.topics;
-        let (raw, _) = consumer.fetch_watermarks(&topics.raw, partition(lane), CALL)?;
-        let (verified, _) = consumer.fetch_watermarks(&topics.verified, partition(lane), CALL)?;
+        let (raw, _) = ends(consumer, &topics.raw, partition(lane), CALL)?;
+        let (verified, _) = ends(consumer, &topics.verified, partition(lane), CALL)?;
         Ok(Resume { raw: u64::try_from(raw).unwrap_or_default(), verified, claim: None })
     }
 

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use crate::{
-    kafka::quiet::Quiet,
+    kafka::{client::ends, quiet::Quiet},
     wire::sequencer::{self, State},
 };
 
@@ -72,7 +72,7 @@ impl StateReader {
 
     /// The offsets of the first record and after the last.
     pub(crate) fn watermarks(&self, wait: Duration) -> KafkaResult<(i64, i64)> {
-        self.consumer.fetch_watermarks(&self.topic, 0, wait)
+        ends(&self.consumer, &self.topic, 0, wait)
     }
 
     fn last_from(&self, from: i64, until: Instant) -> Result<Option<State>, ReadError> {
@@ -116,6 +116,6 @@ pub(crate) fn has_held(
     partition: i32,
     wait: Duration,
 ) -> KafkaResult<bool> {
-    let (_, high) = consumer.fetch_watermarks(topic, partition, wait)?;
+    let (_, high) = ends(consumer, topic, partition, wait)?;
     Ok(high > 0)
 }
