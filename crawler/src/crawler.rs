@@ -395,6 +395,19 @@ impl Shared {
         self.metrics.count_hosts(lives.iter().map(|live| live.status(now)));
     }
 
+    /// Makes a host's epoch durable before an event of it is handed on: whoever went on in an earlier one, after a crash
+    /// or in our place, would bring nothing but repeats.
+    pub(crate) async fn settle_epoch(&self, live: &Live, epoch: u32) -> Result<(), storage::error::Error> {
+        if lock(&live.saved).cursor.epoch >= epoch {
+            return Ok(());
+        }
+        let _writing = self.writing.lock().await;
+        let cursor = live.cursor();
+        self.hosts.save_cursors(&[(live.name.clone(), cursor)]).await?;
+        lock(&live.saved).cursor = cursor;
+        Ok(())
+    }
+
     async fn save(&self, lives: &[Arc<Live>]) {
         let _writing = self.writing.lock().await;
         self.save_cursors(lives).await;

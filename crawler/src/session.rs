@@ -485,6 +485,8 @@ impl Worker<'_> {
     async fn hand_on(&mut self, frame: RawFrame) -> Result<(), Failure> {
         self.live.count_event(frame.received_at_micros);
         let asked = Instant::now();
+        let settled = self.shared.settle_epoch(self.live, frame.host_epoch).await;
+        settled.map_err(|error| Failure::new(End::Intake, Chain(&error)))?;
         self.tally.below(self.shared.config.in_flight_max.get()).await;
         let pushed = self.tally.hand_on(frame.upstream_seq, self.shared.intake.push(frame)).await;
         let waited = asked.elapsed();

@@ -17,7 +17,7 @@ pub struct RepoState {
     pub host: HostName,
     /// That host's epoch (counts resets of its seq).
     pub host_epoch: u32,
-    /// The host's seq of that event. An event of the same host and epoch with this seq or a lower one is a repeat.
+    /// The host's seq of that event.
     pub upstream_seq: u64,
     /// The repo's head; `None` until a commit or `#sync` was accepted.
     pub head: Option<Head>,
@@ -77,6 +77,12 @@ pub enum AccountStatus {
 }
 
 impl RepoState {
+    /// Whether an event is a repeat: the same host sent it no later than the one that made this state. One of an earlier
+    /// epoch is, whatever its seq: a crawler or a lane may read it again though the host has begun anew since.
+    pub fn is_past(&self, host: &HostName, epoch: u32, seq: u64) -> bool {
+        self.host == *host && (self.host_epoch, self.upstream_seq) >= (epoch, seq)
+    }
+
     /// What we tell others: our own decision first, then the host's status.
     pub fn status(&self) -> AccountStatus {
         match self.local {

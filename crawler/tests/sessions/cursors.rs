@@ -1,6 +1,8 @@
 //! Where reading begins, and what is saved of it.
 
-use crawler::{End, Start};
+use std::time::Duration;
+
+use crawler::{Config, End, Start};
 use storage::hosts::{HostCursor, HostStatus};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
@@ -102,6 +104,24 @@ async fn a_lower_first_seq_is_a_reset_and_loses_nothing() {
     assert_eq!(world.metric("mainstem_crawler_seq_resets_total"), 1.0);
     connection.close().await;
     pds.accept_at(Some(4)).await;
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_new_epoch_is_in_the_row_before_an_event_of_it_is_handed_on() {
+    let never = Config { save_every: Duration::from_secs(3600), ..quick() };
+    let (world, mut pds) = (World::new(never), Pds::new().await);
+    world.read(&pds, Start::Oldest).await;
+    let mut connection = pds.accept().await;
+    connection.events(&[100]).await;
+    world.intake.has(&[100]).await;
+    world.intake.take(&[100]);
+    connection.close().await;
+
+    let mut connection = pds.accept_at(Some(100)).await;
+    connection.events(&[3]).await;
+    world.intake.has(&[100, 3]).await;
+    assert_eq!(world.saved(&pds).await, HostCursor { epoch: 1, seq: None });
     world.stopped().await;
 }
 

@@ -497,7 +497,8 @@ impl Docket {
         judge: &mut impl Judge,
     ) -> Step {
         let Some(state) = self.states.get(&frame.did) else { return Step::Wait(Need::State) };
-        if state.is_some_and(|state| is_repeat(state, frame)) {
+        let RawFrame { host, host_epoch, upstream_seq, .. } = frame;
+        if state.is_some_and(|state| state.is_past(host, *host_epoch, *upstream_seq)) {
             return self.settle(position, frame, Outcome::Repeat, judge);
         }
 
@@ -709,11 +710,6 @@ fn unseen(identity: &Identity) -> Result<RepoState, Declined> {
 fn is_of_its_host(identity: &Identity, state: Option<&RepoState>, frame: &RawFrame) -> bool {
     identity.known.as_ref().is_ok_and(|document| document.pds.as_ref() == Some(&frame.host))
         || state.is_some_and(|state| state.host == frame.host)
-}
-
-/// Whether a frame was taken into the state before: sent again after a reconnect or a restart.
-fn is_repeat(state: &RepoState, frame: &RawFrame) -> bool {
-    state.host == frame.host && state.host_epoch == frame.host_epoch && state.upstream_seq >= frame.upstream_seq
 }
 
 #[cfg(test)]

@@ -133,9 +133,7 @@ fn with_rev(refusal: Refusal, rev: Option<&str>) -> Refusal {
 impl Origin<'_> {
     /// Whether the host has sent this event before: the repo's state is already beyond it.
     fn is_repeat(&self, state: Option<&RepoState>) -> bool {
-        state.is_some_and(|state| {
-            state.host == *self.host && state.host_epoch == self.host_epoch && state.upstream_seq >= self.upstream_seq
-        })
+        state.is_some_and(|state| state.is_past(self.host, self.host_epoch, self.upstream_seq))
     }
 }
 

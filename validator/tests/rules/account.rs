@@ -131,6 +131,13 @@ fn an_event_that_comes_again_is_a_repeat() {
     assert_eq!(identity(&world), Verdict::Repeat);
     world.host_epoch += 1;
     assert_eq!(identity(&world), accepted(world.state_with(world.head())));
+
+    // What the host sent before it began anew comes again after what it sends now, and has no rev to tell.
+    world.state = Some(world.state_with(world.head()));
+    world.host_epoch -= 1;
+    world.upstream_seq += 1;
+    assert_eq!(account(&world, false, None), Verdict::Repeat);
+    assert_eq!(identity(&world), Verdict::Repeat);
 }
 
 #[test]
