@@ -14,6 +14,7 @@
 //! servers, and none of these should have to build the others. It needs `java` (17) and, for the first time, `mvn`.
 
 pub mod cassandra;
+mod certificate;
 mod install;
 pub mod kafka;
 mod ports;
@@ -21,3 +22,12 @@ mod process;
 
 pub use cassandra::Cassandra;
 pub use kafka::Kafka;
+
+/// Whom a server lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Everybody, in clear text.
+    None,
+    /// Only over TLS, and only with its user and password.
+    TlsAndPassword,
+}

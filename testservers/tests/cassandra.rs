@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpStream};
 
-use testservers::{Cassandra, cassandra::Security};
+use testservers::{Cassandra, Security};
 
 #[test]
 fn a_node_is_killed_started_again_and_ended_with_its_data() {

@@ -26,7 +26,7 @@ use crate::{
     },
     firehose::{self, Firehose},
     intake::{self, RawIntake},
-    kafka::{client::settings, producer::Producer, reader::Reader, topics::Topics},
+    kafka::{Unreachable, client::settings, producer::Producer, reach::reach, reader::Reader, topics::Topics},
     lanes::{self, JoinError, Lanes, Running},
     metrics::Metrics,
     rows::CqlLaneRows,
@@ -50,6 +50,9 @@ pub enum OpenError {
     /// A statement is not taken.
     #[error(transparent)]
     Rows(#[from] ConnectError),
+    /// Kafka does not answer, or does not let us in.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// Kafka's clients can't be made: the settings are wrong.
     #[error("failed to make a client of kafka")]
     Kafka(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -96,6 +99,7 @@ impl Cluster {
         clock: Clock,
         registry: &Registry,
     ) -> Result<Cluster, OpenError> {
+        reach(&config.kafka, &config.name).await?;
         let keyspace = schema::keyspace_of(&config.name);
         let cql_metrics = cql::Metrics::register(registry)?;
         let (session, settled) = schema::open(&config.cql, &keyspace, config.lanes, cql_metrics).await?;

@@ -28,3 +28,4 @@ mod verified;
 mod wire;
 
 pub use cluster::{Cluster, OpenError, Roles};
+pub use kafka::Unreachable;

@@ -13,7 +13,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{install::Package, ports, process::Process};
+use crate::{
+    Security,
+    certificate::{self, KEYS, KEYS_PASSWORD},
+    install::Package,
+    ports,
+    process::Process,
+};
 
 const PACKAGE: Package = Package { name: "cassandra", version: "5.0.6", pom: include_str!("pom.xml") };
 const READY: &str = "Starting listening for CQL clients";
@@ -25,8 +31,6 @@ const PORT_TAKEN: [&str; 3] = ["in use by another process", "Address already in 
 const LISTEN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often ports are chosen anew because somebody took one first.
 const TRIES: usize = 3;
-/// Guards a key that is worth nothing.
-const STORE_PASSWORD: &str = "mainstem";
 
 /// A node. It ends with this value. What is done to it is done when the call answers; calls block.
 pub struct Cassandra {
@@ -36,15 +40,6 @@ pub struct Cassandra {
     security: Security,
     /// Dropped last: the node's folder is in it.
     _dir: TempDir,
-}
-
-/// Whom it lets in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Security {
-    /// Everybody, in clear text.
-    None,
-    /// Only over TLS, and only with [`USER`] and [`PASSWORD`].
-    TlsAndPassword,
 }
 
 /// Who may log in.
@@ -94,7 +89,7 @@ impl Cassandra {
         let node = dir.path().join("node");
         let process = Process::new("Cassandra".to_owned(), node.clone(), node.join("logs/system.log"))?;
         if security == Security::TlsAndPassword {
-            make_certificate(address, &node)?;
+            certificate::make(address, &node)?;
         }
         let settings = settings(address, &ports, security, &node);
         fs::write(node.join("cassandra.yaml"), settings).context("failed to write a node's settings")?;
@@ -122,7 +117,7 @@ impl Cassandra {
     pub fn certificate(&self) -> Option<PathBuf> {
         match self.security {
             Security::None => None,
-            Security::TlsAndPassword => Some(certificate_in(&self.launch.dir)),
+            Security::TlsAndPassword => Some(certificate::file_in(&self.launch.dir)),
         }
     }
 
@@ -191,41 +186,6 @@ impl Launch {
     }
 }
 
-fn certificate_in(node: &Path) -> PathBuf {
-    node.join("certificate.pem")
-}
-
-/// A key, and a certificate that it has signed itself, for the address.
-fn make_certificate(address: Ipv4Addr, node: &Path) -> Result<()> {
-    let store = node.join("keys.p12");
-    let keytool = |args: &[&str]| {
-        let ran = Command::new("keytool")
-            .args(args)
-            .args(["-storetype", "PKCS12", "-storepass", STORE_PASSWORD, "-alias", "node", "-keystore"])
-            .arg(&store)
-            .output()
-            .context("failed to run keytool: it comes with java")?;
-        ensure!(ran.status.success(), "keytool can't make a key:\n{}", String::from_utf8_lossy(&ran.stdout));
-        Ok(ran.stdout)
-    };
-    let name = format!("san=ip:{address}");
-    let subject = "CN=a test's node";
-    keytool(&[
-        "-genkeypair",
-        "-keyalg",
-        "EC",
-        "-groupname",
-        "secp256r1",
-        "-validity",
-        "30",
-        "-dname",
-        subject,
-        "-ext",
-        &name,
-    ])?;
-    fs::write(certificate_in(node), keytool(&["-exportcert", "-rfc"])?).context("failed to write a certificate")
-}
-
 fn settings(address: Ipv4Addr, ports: &[u16], security: Security, node: &Path) -> String {
     let [client_port, storage_port, ssl_storage_port] = ports else { unreachable!("three were asked for") };
     let node = node.display();
@@ -236,8 +196,8 @@ fn settings(address: Ipv4Addr, ports: &[u16], security: Security, node: &Path) -
 client_encryption_options:
   enabled: true
   optional: false
-  keystore: {node}/keys.p12
-  keystore_password: {STORE_PASSWORD}
+  keystore: {node}/{KEYS}
+  keystore_password: {KEYS_PASSWORD}
   store_type: PKCS12
   require_client_auth: false"
         ),

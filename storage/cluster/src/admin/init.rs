@@ -12,7 +12,7 @@ use storage::{error::Error, seq::Seq};
 
 use crate::{
     config::Config,
-    kafka::{client::settings, failed, quiet::Quiet, topics},
+    kafka::{client::settings, failed, quiet::Quiet, reach::reach, topics},
     sequence::state::{ReadError, has_held, read_last},
     wire::sequencer::{KEY, State},
 };
@@ -34,6 +34,9 @@ pub struct Made {
 /// Makes the topics that are missing, and begins the order at `seq_start` if nothing was ever ordered. Where the order's
 /// state is missing though there was something, it says so and begins nothing: seqs would be used twice.
 pub async fn topics(config: &Config, seq_start: Seq) -> Result<Made, Error> {
+    reach(&config.kafka, &config.name)
+        .await
+        .map_err(|error| Error::Determinate { what: "make the topics", source: error.into() })?;
     let client = settings(&config.kafka, &format!("{}.init", config.name));
     let admin: AdminClient<DefaultClientContext> = client.create().map_err(failed("make the topics"))?;
     let specs = topics::specs(config);

@@ -3,7 +3,9 @@
 pub(crate) mod client;
 pub(crate) mod producer;
 pub(crate) mod quiet;
+pub(crate) mod reach;
 pub(crate) mod reader;
 pub(crate) mod topics;
 
 pub(crate) use client::failed;
+pub use reach::Unreachable;

@@ -11,8 +11,8 @@ use storage_cluster::{
     },
 };
 use testservers::{
-    Cassandra,
-    cassandra::{PASSWORD, Security, USER},
+    Cassandra, Security,
+    cassandra::{PASSWORD, USER},
 };
 
 use crate::harness::{Keyspace, LANES, cql, making, metrics};
