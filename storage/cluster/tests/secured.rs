@@ -12,11 +12,11 @@ use testservers::{
     kafka::{PASSWORD, USER},
 };
 
-fn config(name: &str, brokers: &Kafka, tls: Option<PathBuf>, sasl: Option<Sasl>) -> Config {
+fn config(name: &str, brokers: &Kafka, ca: Option<PathBuf>, sasl: Option<Sasl>) -> Config {
     Config {
         name: name.to_owned(),
-        lanes: LaneCount(NonZeroU32::new(2).unwrap()),
-        kafka: KafkaConfig { brokers: vec![brokers.bootstrap()], tls: tls.map(|ca| Tls { ca: Some(ca) }), sasl },
+        lanes: LaneCount(NonZeroU32::MIN),
+        kafka: KafkaConfig { brokers: vec![brokers.bootstrap()], tls: Some(Tls { ca }), sasl },
         cql: Cql {
             contact_points: Vec::new(),
             datacenter: None,

@@ -21,6 +21,8 @@ use crate::config::Kafka;
 
 /// For how long brokers that do not answer are tried: they may be starting, as we are.
 const TRIED_FOR: Duration = Duration::from_secs(30);
+/// Between two tries: one may fail at once.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// One try.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -43,25 +45,32 @@ pub(crate) async fn reach(kafka: &Kafka, client_id: &str) -> Result<(), Unreacha
 
 fn try_until(kafka: &Kafka, client_id: &str, until: Instant) -> Result<(), Unreachable> {
     let unreachable = |reason: String| Unreachable { brokers: kafka.brokers.join(","), reason };
-    let consumer: BaseConsumer<Told> = settings(kafka, client_id)
-        .create_with_context(Told::default())
-        .map_err(|error| unreachable(error.to_string()))?;
+    let settings = settings(kafka, client_id);
+    let protocol = settings.get("security.protocol").unwrap_or_default().to_owned();
+    let consumer: BaseConsumer<Told> =
+        settings.create_with_context(Told::default()).map_err(|error| unreachable(error.to_string()))?;
     loop {
         let error = match consumer.fetch_metadata(None, ANSWER_WITHIN) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        // Errors of the client as a whole are events that only a poll delivers.
-        consumer.poll(Duration::ZERO);
+        // Errors of the client as a whole are events that only a poll delivers, one each.
+        (0..EVENTS_MAX).for_each(|_| drop(consumer.poll(Duration::ZERO)));
         let told = consumer.context().last();
         if let Some(Telling { refused: true, reason }) = told {
             return Err(unreachable(reason));
         }
         if Instant::now() >= until {
-            return Err(unreachable(told.map_or_else(|| error.to_string(), |telling| telling.reason)));
+            return Err(unreachable(
+                told.map_or_else(|| format!("no answer over {protocol}: {error}"), |telling| telling.reason),
+            ));
         }
+        std::thread::sleep(AGAIN_AFTER);
     }
 }
+
+/// More events than the client has after a try.
+const EVENTS_MAX: usize = 64;
 
 /// What the client has told.
 #[derive(Clone, Debug)]
@@ -77,21 +86,30 @@ impl Told {
     fn last(&self) -> Option<Telling> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn tell(&self, refused: bool, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused || !last.as_ref().is_some_and(|last| last.refused) {
+            *last = Some(Telling { refused, reason: reason.to_owned() });
+        }
+    }
 }
 
 impl ClientContext for Told {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         quiet::say(level, facility, message);
+        // Why a connection failed is told in the log alone, where it is not the password.
+        if facility == "FAIL" {
+            self.tell(message.contains("SSL handshake failed"), message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         use RDKafkaErrorCode as Code;
-        let code = error.rdkafka_error_code();
-        let refused = matches!(code, Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL));
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // "All brokers are down" says less than why the last of them was.
-        if code != Some(Code::AllBrokersDown) || last.is_none() {
-            *last = Some(Telling { refused, reason: reason.to_owned() });
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) => {}
+            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => self.tell(true, reason),
+            _ => self.tell(false, reason),
         }
     }
 }
