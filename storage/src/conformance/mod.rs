@@ -12,21 +12,48 @@ pub mod log;
 pub mod repos;
 pub mod sample;
 
-use std::{future::Future, num::NonZeroU32, pin::Pin, task::Poll};
+use std::{future::Future, num::NonZeroU32, pin::Pin, task::Poll, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{Stores, lane::LaneCount, seq::Seq};
+use crate::{
+    Stores,
+    lane::LaneCount,
+    log::{EventLog, Window},
+    seq::Seq,
+};
+
+/// How long what comes soon may take on a machine that is busy with tests.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Makes one kind of backend.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// An empty one.
+    /// An empty one, of which all lanes are given to this process. Lanes come after a while where several processes share
+    /// them, so whoever makes a backend here follows its [`crate::lane::Assignment`]; no case does.
     async fn open(&self, setup: Setup) -> Box<dyn Running>;
 
-    /// Whether a frame's receipt waits for its cover; false where the intake itself is durable.
-    fn receipts_wait_for_cover(&self) -> bool {
-        true
+    /// What it promises and others need not.
+    fn promises(&self) -> Promises {
+        Promises::default()
+    }
+}
+
+/// What some backends promise and others need not: by default, what one process with everything in it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Promises {
+    /// The intake holds a frame until it is settled or covered, and tells its receipt then. Where not, the intake is
+    /// durable: it holds what is on its way there, and tells the receipt when it has come.
+    pub holds_until_cover: bool,
+    /// Events of all lanes are in the log in the order in which they were appended. Where not, those of each lane are.
+    pub one_order: bool,
+    /// What the log may keep past its window, in bytes.
+    pub window_excess_bytes: u64,
+}
+
+impl Default for Promises {
+    fn default() -> Promises {
+        Promises { holds_until_cover: true, one_order: true, window_excess_bytes: 0 }
     }
 }
 
@@ -71,6 +98,25 @@ pub trait Running: Send + Sync {
 async fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     let mut future = future;
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+/// The window, once the log ends with this seq: what was appended can be read soon after, not at once.
+async fn until_last(log: &dyn EventLog, last: Seq) -> Window {
+    let mut window = log.window();
+    let reached = tokio::time::timeout(SOON, window.wait_for(|window| window.last >= last)).await;
+    let reached = *reached.unwrap_or_else(|_| panic!("{last} can't be read")).unwrap();
+    assert_eq!(reached.last, last);
+    reached
+}
+
+/// Waits for what others do soon.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waits).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 /// Makes a test of every case, for one backend: an expression that gives a [`Backend`].

@@ -1,19 +1,20 @@
 //! [`Repos`]' promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atproto::syntax::{Did, Tid};
 
-use super::{Backend, Running, Setup, sample};
+use super::{Backend, Running, Setup, sample, until_last};
 use crate::{
     Stores,
     log::Accepted,
-    repos::{AccountStatus, LocalStatus, RepoState, Repos},
+    repos::{AccountStatus, LocalStatus, RepoState},
     seq::Seq,
 };
 
-/// What is in Repos must be what the events say, in the order of their seqs.
-async fn check(repos: &dyn Repos, events: &[Accepted]) {
+/// What is in Repos must be what the events say, in the order of their seqs. These are all of a log that begins at 1.
+async fn check(stores: &Stores, events: &[Accepted]) {
+    let Stores { log, repos, .. } = stores;
     let model: BTreeMap<Did, RepoState> = events.iter().map(|event| (event.did.clone(), event.state.clone())).collect();
     assert_eq!(repos.count().await.unwrap(), model.len() as u64);
     for (did, state) in &model {
@@ -33,25 +34,32 @@ async fn check(repos: &dyn Repos, events: &[Accepted]) {
         let count = throttled.get(&host).copied().unwrap_or(0);
         assert_eq!(repos.count_throttled_by_host(&host).await.unwrap(), count, "{host}");
     }
-    let mut takedowns: BTreeMap<&Did, Seq> = BTreeMap::new();
-    for (seq, event) in (1..).map(Seq).zip(events) {
-        if event.state.local == LocalStatus::TakenDown {
-            takedowns.entry(&event.did).or_insert(seq);
-        } else {
-            takedowns.remove(&event.did);
+    let last = until_last(&**log, Seq(events.len() as u64)).await.last;
+    let (mut takedowns, mut cursor) = (BTreeMap::new(), Seq(0));
+    while cursor < last {
+        for event in log.read(cursor, 1 << 20).await.unwrap() {
+            cursor = event.seq;
+            if event.taken_down {
+                takedowns.entry(event.account).or_insert(event.seq);
+            } else {
+                takedowns.remove(&event.account);
+            }
         }
     }
     let found = repos.takedowns().await.unwrap();
-    assert_eq!(found.as_of, Seq(events.len() as u64));
+    assert_eq!(found.as_of, last);
     let found: BTreeMap<u64, Seq> = found.accounts.iter().map(|takedown| (takedown.account, takedown.seq)).collect();
-    let account = |did: &Did| Did::lane_hash(did.as_str());
-    assert_eq!(found, takedowns.into_iter().map(|(did, seq)| (account(did), seq)).collect());
+    assert_eq!(found, takedowns);
+    let is_down = |(_, state): &(&Did, &RepoState)| state.local == LocalStatus::TakenDown;
+    let down: BTreeSet<u64> = model.iter().filter(is_down).map(|(did, _)| Did::lane_hash(did.as_str())).collect();
+    assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), down);
 }
 
 /// When `append` has answered, the states are there.
 pub async fn shows_the_state_of_every_answered_append(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
-    let Stores { log, repos, .. } = running.stores();
+    let stores = running.stores();
+    let Stores { log, repos, .. } = &stores;
     assert_eq!(repos.get(&sample::did(1)).await.unwrap(), None);
     let mut all = Vec::new();
     for number in 0..30 {
@@ -60,7 +68,7 @@ pub async fn shows_the_state_of_every_answered_append(backend: &dyn Backend) {
         assert_eq!(repos.get(&event.did).await.unwrap(), Some(event.state.clone()));
         all.push(event);
     }
-    check(&*repos, &all).await;
+    check(&stores, &all).await;
 }
 
 /// States that use every field and every status.
@@ -102,9 +110,9 @@ pub async fn keeps_every_field(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
     let events = odd_states();
     running.stores().log.append(events.clone()).await.unwrap();
-    check(&*running.stores().repos, &events).await;
+    check(&running.stores(), &events).await;
     if let Some(running) = running.reopen().await {
-        check(&*running.stores().repos, &events).await;
+        check(&running.stores(), &events).await;
     }
 }
 
@@ -125,10 +133,10 @@ pub async fn lists_takedowns(backend: &dyn Backend) {
             .collect();
         running.stores().log.append(batch.clone()).await.unwrap();
         events.extend(batch);
-        check(&*running.stores().repos, &events).await;
+        check(&running.stores(), &events).await;
     }
     if let Some(running) = running.crash().await {
-        check(&*running.stores().repos, &events).await;
+        check(&running.stores(), &events).await;
     }
 }
 
@@ -138,7 +146,7 @@ pub async fn last_event_of_a_batch_wins(backend: &dyn Backend) {
     let mut events: Vec<_> = (0..30).map(|number| sample::accepted(number % 3, number, 200)).collect();
     events[29].state.host = sample::host(3);
     running.stores().log.append(events.clone()).await.unwrap();
-    check(&*running.stores().repos, &events).await;
+    check(&running.stores(), &events).await;
 }
 
 /// Pages follow one order of all DIDs, begin after `after`, whether or not that is a known one, and end with the last.
@@ -173,7 +181,8 @@ pub async fn lists_in_pages(backend: &dyn Backend) {
 /// Counts by host follow accounts that move.
 pub async fn counts_by_host(backend: &dyn Backend) {
     let running = backend.open(Setup::default()).await;
-    let Stores { log, repos, .. } = running.stores();
+    let stores = running.stores();
+    let Stores { log, repos, .. } = &stores;
     let mut all = Vec::new();
     for round in 0..5 {
         let batch: Vec<_> = (0..20)
@@ -185,7 +194,7 @@ pub async fn counts_by_host(backend: &dyn Backend) {
             .collect();
         all.extend(batch.iter().cloned());
         log.append(batch).await.unwrap();
-        check(&*repos, &all).await;
+        check(&stores, &all).await;
     }
     assert_eq!(repos.count_by_host(&sample::host(99)).await.unwrap(), 0);
 }
@@ -198,7 +207,7 @@ pub async fn stays_after_reopening(backend: &dyn Backend) {
         all.extend(append_round(&*running, round).await);
         let Some(reopened) = running.reopen().await else { return };
         running = reopened;
-        check(&*running.stores().repos, &all).await;
+        check(&running.stores(), &all).await;
     }
 }
 
@@ -210,7 +219,7 @@ pub async fn stays_after_a_crash(backend: &dyn Backend) {
         all.extend(append_round(&*running, round).await);
         let Some(reopened) = running.crash().await else { return };
         running = reopened;
-        check(&*running.stores().repos, &all).await;
+        check(&running.stores(), &all).await;
     }
 }
 

@@ -1,0 +1,160 @@
+//! The cluster against the suite: one Kafka and one Cassandra for all cases, and a cluster of its own on them for each.
+//! Its process judges and serves; the sequencer is another's, and outlives it.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use prometheus::Registry;
+use runtime::clock::Clock;
+use storage::{
+    Stores,
+    conformance::{Backend, Promises, Running, Setup},
+    lane::{Assignment, Change, Lane},
+};
+use storage_cluster::{
+    Cluster, Roles, admin,
+    config::{Config, Cql, Kafka as KafkaConfig, Limits, Replication, Retention},
+    cql::hosts::Claims,
+    sequence::Sequencer,
+};
+use testservers::{Cassandra, Kafka};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long lanes may take to come.
+const GIVEN_WITHIN: Duration = Duration::from_secs(90);
+
+struct OnServers;
+
+/// A process of a cluster, and the cluster.
+struct Open {
+    process: Process,
+    made: Made,
+}
+
+/// A cluster, and its sequencer.
+struct Made {
+    config: Config,
+    /// Ends the sequencer.
+    _stop: DropGuard,
+    _order: JoinSet<()>,
+}
+
+/// A process that judges all lanes and serves.
+struct Process {
+    cluster: Cluster,
+    /// Follows which lanes there are.
+    follows: JoinSet<()>,
+}
+
+#[async_trait]
+impl Backend for OnServers {
+    async fn open(&self, setup: Setup) -> Box<dyn Running> {
+        let made = Made::make(setup).await;
+        let process = Process::open(&made.config).await;
+        Box::new(Open { process, made })
+    }
+
+    fn promises(&self) -> Promises {
+        // Kafka deletes whole segments once what is left is still as much as it is to keep.
+        Promises { holds_until_cover: false, one_order: false, window_excess_bytes: 2 << 20 }
+    }
+}
+
+impl Made {
+    async fn make(setup: Setup) -> Made {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let servers = tokio::task::spawn_blocking(|| (Kafka::shared().bootstrap(), Cassandra::shared().address()));
+        let (kafka, cql) = servers.await.unwrap();
+        let config = Config {
+            name: format!("suite-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+            lanes: setup.lanes,
+            kafka: KafkaConfig { brokers: vec![kafka], tls: None, sasl: None },
+            cql: Cql {
+                contact_points: vec![cql],
+                datacenter: None,
+                login: None,
+                tls: None,
+                patience: Duration::from_secs(120),
+            },
+            replication: Replication { kafka: 1, cql: 1 },
+            retention: Retention { window: None, window_bytes: Some(setup.window_bytes) },
+            limits: Limits { pushed_bytes_max: setup.lane_bytes_max, ..Limits::default() },
+        };
+        admin::schema::init(&config).await.unwrap();
+        let topics = admin::init::topics(&config, setup.seq_start).await.unwrap();
+        assert_eq!(topics.differs, Vec::<String>::new());
+        let stop = CancellationToken::new();
+        let mut order = JoinSet::new();
+        let sequencer = Sequencer::of(&config, &Registry::new(), Clock::system()).unwrap();
+        let stopped = stop.clone();
+        order.spawn(async move { sequencer.run(stopped).await.unwrap() });
+        Made { config, _stop: stop.drop_guard(), _order: order }
+    }
+}
+
+impl Process {
+    async fn open(config: &Config) -> Process {
+        let roles = Roles { judges: true, serves: true };
+        let claims: Claims = Arc::new(|_| Some(1));
+        let cluster = Cluster::open(config, roles, claims, Clock::system(), &Registry::new()).await.unwrap();
+        let (held, mut now) = watch::channel(BTreeSet::new());
+        let mut follows = JoinSet::new();
+        follows.spawn(follow(cluster.stores().assignment, held));
+        let lanes = config.lanes.0.get() as usize;
+        let given = tokio::time::timeout(GIVEN_WITHIN, now.wait_for(|held| held.len() == lanes)).await;
+        given.expect("all lanes are given").unwrap();
+        Process { cluster, follows }
+    }
+
+    async fn close(self) {
+        let Process { cluster, follows } = self;
+        cluster.close().await.unwrap();
+        drop(follows);
+    }
+}
+
+/// As a validator does that has nothing under way.
+async fn follow(assignment: Arc<dyn Assignment>, held: watch::Sender<BTreeSet<Lane>>) {
+    while let Ok(change) = assignment.next().await {
+        match change {
+            Change::Given(lane) => assert!(held.send_if_modified(|held| held.insert(lane)), "given twice"),
+            Change::Gone(lane) => {
+                assignment.released(lane).await;
+                held.send_modify(|held| assert!(held.remove(&lane), "it was not given"));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Running for Open {
+    fn stores(&self) -> Stores {
+        self.process.cluster.stores()
+    }
+
+    async fn reopen(self: Box<Self>) -> Option<Box<dyn Running>> {
+        let Open { process, made } = *self;
+        process.close().await;
+        let process = Process::open(&made.config).await;
+        Some(Box::new(Open { process, made }))
+    }
+
+    async fn crash(self: Box<Self>) -> Option<Box<dyn Running>> {
+        let Open { process, made } = *self;
+        drop(process);
+        let process = Process::open(&made.config).await;
+        Some(Box::new(Open { process, made }))
+    }
+}
+
+storage::conformance_suite!(crate::OnServers);
