@@ -329,7 +329,7 @@ impl<'a> LaneRun<'a> {
             replica_lag_micros: micros(config.replica_lag),
             status_micros: micros(config.inactive_for),
         };
-        let docket = Docket::new(limits, Arc::clone(&shared.places));
+        let docket = Docket::new(limits, Arc::clone(&shared.places), shared.parts.clock.now_micros());
         LaneRun {
             shared,
             lane,

@@ -184,6 +184,7 @@ pub trait Judge {
 /// See the module's documentation.
 pub struct Docket {
     limits: Limits,
+    since_micros: u64,
     states: States,
     statuses: Statuses,
     places: Arc<Places>,
@@ -229,10 +230,12 @@ enum Need {
 // === impl Docket ===
 
 impl Docket {
-    /// An empty docket. All lanes share the places.
-    pub fn new(limits: Limits, places: Arc<Places>) -> Docket {
+    /// An empty docket, of a lane that is judged here since this time (microseconds since the Unix epoch). All lanes share
+    /// the places.
+    pub fn new(limits: Limits, places: Arc<Places>, since_micros: u64) -> Docket {
         Docket {
             limits,
+            since_micros,
             states: States::new(limits.states_bytes_max),
             statuses: Statuses::new(limits.status_micros),
             places,
@@ -531,6 +534,11 @@ impl Docket {
             return Step::Wait(Need::Identity(Want::Announced { at_micros: frame.received_at_micros }));
         }
         let Some(identity) = known else { return Step::Wait(Need::Identity(Want::Any)) };
+        // Whoever judged the lane before may have seen the account move away from where an older document has it, and what
+        // its old host sent before may be read again here.
+        if identity.fetched_at_micros < self.since_micros && moves(&identity, state, frame) {
+            return Step::Wait(Need::Identity(Want::Since { at_micros: self.since_micros }));
+        }
 
         let asked = grounds.status.or_else(|| self.recent_status(state, frame, now_micros));
         let overlaid = match (state, asked) {
@@ -710,6 +718,12 @@ fn unseen(identity: &Identity) -> Result<RepoState, Declined> {
 fn is_of_its_host(identity: &Identity, state: Option<&RepoState>, frame: &RawFrame) -> bool {
     identity.known.as_ref().is_ok_and(|document| document.pds.as_ref() == Some(&frame.host))
         || state.is_some_and(|state| state.host == frame.host)
+}
+
+/// Whether the frame, by this identity, brings its account to another host than its state has.
+fn moves(identity: &Identity, state: Option<&RepoState>, frame: &RawFrame) -> bool {
+    state.is_some_and(|state| state.host != frame.host)
+        && identity.known.as_ref().is_ok_and(|document| document.pds.as_ref() == Some(&frame.host))
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::verdict::Reason;
 use crate::{identity::Absence, places::Standing, refreshes::Refreshes};
 
 const LAG: u64 = 1_000;
+/// When the lane began to be judged here.
+const SINCE: u64 = 500_000;
 
 /// What the rules would say of a frame, by what it is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +204,7 @@ struct World {
 impl World {
     fn new(limits: Limits) -> World {
         World {
-            docket: Docket::new(limits, Arc::default()),
+            docket: Docket::new(limits, Arc::default(), SINCE),
             judge: Scripted {
                 natures: HashMap::new(),
                 cached: HashMap::new(),
@@ -819,6 +821,31 @@ fn a_host_has_no_more_accounts_than_it_may_and_the_next_event_heals() {
     assert_eq!(world.logged(), [1, 5, 7, 9]);
     assert_eq!(world.docket.places.standing(&host(0)), Some(Standing { taken: 3, throttled: 0 }));
     check_what_is_told(&world.log);
+}
+
+#[test]
+fn an_account_is_not_moved_back_by_an_identity_from_before_the_lane_was_ours() {
+    let mut world = World::new(limits());
+    world.take(&good(0, 1), 1);
+    world.finish();
+    let older = DidDocument { pds: Some(host(0)), ..(*document(&did(0))).clone() };
+    for fetched_at_micros in [SINCE - 1, SINCE] {
+        let identity = Identity { known: Ok(Arc::new(older.clone())), fetched_at_micros };
+        world.judge.cached.insert(did(0), identity);
+        world.take(&good(0, 0), fetched_at_micros);
+        let asked: Vec<_> = world.asks.drain(..).map(|(ask, _)| ask).collect();
+        let party = Party { did: did(0), sender: Sender::Host(host(0)) };
+        match fetched_at_micros < SINCE {
+            true => {
+                assert_eq!(asked, [Ask::Identity(party.clone(), Want::Since { at_micros: SINCE })]);
+                let identity = Identity { known: Ok(document(&did(0))), fetched_at_micros: world.now };
+                world.docket.answer(Answer::Identity(party, identity), world.now, &mut world.judge);
+                world.after();
+            }
+            false => assert_eq!(asked, []),
+        }
+    }
+    assert_eq!(world.judge.settled.len(), 3);
 }
 
 #[test]
