@@ -12,7 +12,7 @@ use prometheus::Registry;
 use rand::{SeedableRng, rngs::SmallRng};
 use runtime::{chain::Chain, clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
 use storage::{
-    hosts::{AddedBy, Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+    hosts::{AddedBy, Assignment, Host, HostCursor, HostStatus, Hosts, Notes, Nudge, Policy},
     intake::Intake,
     limits::Limits,
     refusal::Refusals,
@@ -21,27 +21,23 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
 };
-use tokio_util::{
-    sync::CancellationToken,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, info_span, warn};
 use url::Url;
 
 use crate::{
+    assign::Ours,
     discover,
+    elsewhere::Elsewhere,
     host::{Action, End, Input, Timing},
     inbox::Allowance,
     keepalive::Patience,
     live::{HostView, LastEnd, Live, lock},
     metrics::Metrics,
     quota::Quota,
-    schedule::{Pacer, in_order_of_need},
+    schedule::Pacer,
     session::{self, Pace, Session},
 };
-
-/// Rows of hosts read at once at the start.
-const PAGE_HOSTS: usize = 1_000;
 
 /// Statuses written in one round of saving: each is a write of its own, and cursors must not wait behind thousands.
 const STATUSES_PER_ROUND: usize = 200;
@@ -84,7 +80,9 @@ pub struct Config {
     pub handshake_within: Duration,
     /// How often cursors are saved.
     pub save_every: Duration,
-    /// At the end: the time for receipts that are still out.
+    /// Where other processes change hosts' rows: how often all of them are looked at.
+    pub look_every: Duration,
+    /// At the end, and where hosts are let go: the time for receipts that are still out.
     pub settle_within: Duration,
 }
 
@@ -103,6 +101,7 @@ impl Default for Config {
             patience: Patience::default(),
             handshake_within: Duration::from_secs(10),
             save_every: Duration::from_secs(1),
+            look_every: Duration::from_secs(15),
             settle_within: Duration::from_secs(5),
         }
     }
@@ -114,6 +113,8 @@ pub struct Parts {
     pub intake: Arc<dyn Intake>,
     /// Holds the hosts.
     pub hosts: Arc<dyn Hosts>,
+    /// Says which of them are read here.
+    pub crawled: Arc<dyn Assignment>,
     /// Counts what is refused.
     pub refusals: Arc<Refusals>,
     /// What each host may do.
@@ -200,11 +201,13 @@ pub(crate) struct Shared {
     pub(crate) egress: Egress,
     pub(crate) policy: watch::Sender<Policy>,
     pub(crate) quota: Mutex<Quota>,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
     stop: CancellationToken,
+    pub(crate) crawled: Arc<dyn Assignment>,
+    /// What is read here. Locked before `ours` and `elsewhere` where one needs both.
     pub(crate) table: Mutex<HashMap<HostName, Arc<Live>>>,
-    /// Hosts' tasks that run.
-    running: TaskTracker,
+    pub(crate) ours: Mutex<Ours>,
+    pub(crate) elsewhere: Elsewhere,
     pacer: Mutex<Pacer>,
     opens: Semaphore,
     pub(crate) probes: Semaphore,
@@ -236,7 +239,9 @@ impl Crawler {
             tasks: parts.tasks,
             stop: parts.stop,
             table: Mutex::default(),
-            running: TaskTracker::new(),
+            ours: Mutex::new(Ours::new(parts.crawled.shards())),
+            crawled: parts.crawled,
+            elsewhere: Elsewhere::default(),
             pacer: Mutex::new(Pacer::new(config.opens_per_second)),
             opens: Semaphore::new(config.opens_max),
             probes: Semaphore::new(PROBES_MAX),
@@ -249,7 +254,9 @@ impl Crawler {
     /// Reads the hosts until `stop`; then stops reading, waits for receipts within the deadline, and saves the cursors.
     pub async fn run(self) -> Result<(), Error> {
         let shared = self.shared;
-        shared.load().await?;
+        let policy = shared.hosts.policy().await;
+        shared.adopt_policy(policy.map_err(|source| Error::Store { what: "read the operator's policy", source })?);
+        shared.follow(shared.changes_now()?).await?;
         let handle = Handle { shared: Arc::clone(&shared) };
         for (name, start) in &shared.config.hosts {
             handle.add_host(name, *start).await?;
@@ -263,10 +270,14 @@ impl Crawler {
         }
         let mut rounds = interval(shared.config.save_every);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(shared.config.look_every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shared.stop.cancelled() => break,
                 _ = rounds.tick() => shared.round().await,
+                changes = shared.changes() => shared.follow(changes?).await?,
+                _ = looks.tick(), if shared.crawled.is_shared() => shared.look_at_all().await,
             }
         }
         shared.settle().await;
@@ -285,15 +296,23 @@ impl Handle {
     /// All hosts as they are now, by name.
     pub fn hosts(&self) -> Vec<HostView> {
         let now = Instant::now();
-        let mut views: Vec<HostView> =
-            lock(&self.shared.table).values().map(|live| live.view(&self.shared.limits, now)).collect();
+        let Shared { table, elsewhere, limits, policy, .. } = &*self.shared;
+        let mut views: Vec<HostView> = {
+            let table = lock(table);
+            let here = table.values().map(|live| live.view(limits, now));
+            here.chain(elsewhere.views(&policy.borrow(), limits)).collect()
+        };
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
 
     /// One host as it is now.
     pub fn host(&self, name: &HostName) -> Option<HostView> {
-        self.shared.live(name).map(|live| live.view(&self.shared.limits, Instant::now()))
+        let Shared { elsewhere, limits, policy, .. } = &*self.shared;
+        match self.shared.live(name) {
+            Some(live) => Some(live.view(limits, Instant::now())),
+            None => elsewhere.view(name, &policy.borrow(), limits),
+        }
     }
 
     pub(crate) fn egress(&self) -> &Egress {
@@ -308,37 +327,6 @@ impl Shared {
         lock(&self.table).get(name).cloned()
     }
 
-    /// Starts the tasks of all hosts in the store.
-    async fn load(self: &Arc<Self>) -> Result<(), Error> {
-        let mut rows: Vec<Host> = Vec::new();
-        loop {
-            let after = rows.last().map(|host| host.name.clone());
-            let page = self
-                .hosts
-                .list(after.as_ref(), PAGE_HOSTS)
-                .await
-                .map_err(|source| Error::Store { what: "read the hosts", source })?;
-            let last = page.len() < PAGE_HOSTS;
-            rows.extend(page);
-            if last {
-                break;
-            }
-        }
-        let policy =
-            self.hosts.policy().await.map_err(|source| Error::Store { what: "read the operator's policy", source })?;
-        info!(hosts = rows.len(), domain_bans = policy.domain_bans.len(), "hosts known");
-        self.policy.send_replace(policy);
-        for row in rows.iter().filter(|row| row.notes.added_by == AddedBy::Request) {
-            lock(&self.quota).added(&row.name, row.added_at_micros);
-        }
-        in_order_of_need(&mut rows);
-        for row in rows {
-            let start = self.config.hosts.iter().find(|(name, _)| *name == row.name);
-            self.start(row, start.map_or(self.config.start, |(_, start)| *start));
-        }
-        Ok(())
-    }
-
     pub(crate) async fn add(
         self: &Arc<Self>,
         name: &HostName,
@@ -346,42 +334,69 @@ impl Shared {
         status: HostStatus,
         added_by: AddedBy,
     ) -> Result<Added, Error> {
-        if let Some(live) = self.live(name) {
-            live.nudged.notify_waiters();
+        if self.wish(name).await {
             return Ok(Added::Known);
         }
         let limit = self.config.hosts_max;
-        if lock(&self.table).len() >= limit {
+        if self.hosts_known() >= limit {
             return Err(Error::Full { limit });
         }
         let store = |what| move |source| Error::Store { what, source };
         let notes = Notes { added_by, ..Notes::default() };
-        let fresh = Host { notes, ..Host::new(name.clone(), status, self.clock.now_micros()) };
+        let mut fresh = Host { notes, ..Host::new(name.clone(), status, self.clock.now_micros()) };
+        if self.crawled.is_shared() && start == Start::Oldest {
+            // Whoever will read it knows from the row alone where to begin.
+            fresh.cursor.seq = Some(0);
+        }
         let added = self.hosts.add(&fresh).await.map_err(store("add a host"))?;
         // Where it was in the store already, its row says how far it was read.
         let row = match added {
             true => fresh,
             false => self.hosts.get(name).await.map_err(store("read a host"))?.unwrap_or(fresh),
         };
-        self.start(row, start);
+        self.place(row, start);
+        self.tell(Nudge::Host(name.clone())).await;
         Ok(if added { Added::New } else { Added::Known })
     }
 
-    /// Starts a host's task, unless it has one.
-    fn start(self: &Arc<Self>, row: Host, start: Start) {
+    /// Has a known host tried soon, whoever reads it; gives whether it is known.
+    pub(crate) async fn wish(&self, name: &HostName) -> bool {
+        if let Some(live) = self.live(name) {
+            live.nudged.notify_waiters();
+            return true;
+        }
+        if self.elsewhere.may_nudge(name, self.config.timing.nudge_gap, Instant::now()) {
+            self.tell(Nudge::Host(name.clone())).await;
+        }
+        self.elsewhere.contains(name)
+    }
+
+    /// Hosts read here or elsewhere.
+    pub(crate) fn hosts_known(&self) -> usize {
+        lock(&self.table).len() + self.elsewhere.len()
+    }
+
+    /// Starts a host's task, unless it has one or is not ours.
+    pub(crate) fn place(self: &Arc<Self>, row: Host, start: Start) {
         let mut table = lock(&self.table);
         if self.stop.is_cancelled() || table.contains_key(&row.name) {
             return;
         }
+        // Where nobody else reads any, all are ours before the assignment has said so.
+        if self.crawled.is_shared() && !lock(&self.ours).covers(&row.name) {
+            self.elsewhere.put(row, &self.limits);
+            return;
+        }
+        self.elsewhere.remove(&row.name);
         if !row.notes.limits.is_empty() {
             self.limits.set_exception(&row.name, row.notes.limits);
         }
         let domain_ban = self.policy.borrow().ban_over(&row.name).cloned();
-        let live = Arc::new(Live::new(row, start, self.config.timing, domain_ban, Instant::now()));
+        let live = Arc::new(Live::new(row, start, self.config.timing, domain_ban, self.stop.child_token()));
         table.insert(live.name.clone(), Arc::clone(&live));
         let span = info_span!("host", host = %live.name);
-        let task = crawl(Arc::clone(self), live, self.running.token());
-        self.tasks.spawn_in(span, "host", task);
+        let ended = live.ended.clone().drop_guard();
+        self.tasks.spawn_in(span, "host", crawl(Arc::clone(self), live, ended));
     }
 
     /// What is done every second: cursors and statuses are saved, rates and hosts are counted.
@@ -410,9 +425,15 @@ impl Shared {
 
     async fn save(&self, lives: &[Arc<Live>]) {
         let _writing = self.writing.lock().await;
-        self.save_cursors(lives).await;
-        self.save_statuses(lives).await;
-        self.save_notes(lives).await;
+        // Who was let go meanwhile is another's, and so is the row.
+        let lives: Vec<Arc<Live>> = {
+            let table = lock(&self.table);
+            let is_here = |live: &&Arc<Live>| table.get(&live.name).is_some_and(|here| Arc::ptr_eq(here, live));
+            lives.iter().filter(is_here).cloned().collect()
+        };
+        self.save_cursors(&lives).await;
+        self.save_statuses(&lives).await;
+        self.save_notes(&lives).await;
     }
 
     async fn save_cursors(&self, lives: &[Arc<Live>]) {
@@ -451,6 +472,12 @@ impl Shared {
             .filter(|(live, status)| *status != HostStatus::Banned && lock(&live.saved).status != *status)
             .take(STATUSES_PER_ROUND);
         for (live, status) in changed {
+            if self.look_before_writing(live).await.is_err() {
+                return;
+            }
+            if live.is_host_banned() {
+                continue;
+            }
             match self.hosts.set_status(&live.name, status).await {
                 Ok(()) => {
                     let was = std::mem::replace(&mut lock(&live.saved).status, status);
@@ -477,7 +504,11 @@ impl Shared {
     async fn save_notes(&self, lives: &[Arc<Live>]) {
         let changed =
             lives.iter().map(|live| (live, live.notes())).filter(|(live, notes)| lock(&live.saved).notes != *notes);
-        for (live, notes) in changed.take(STATUSES_PER_ROUND) {
+        for (live, _) in changed.take(STATUSES_PER_ROUND) {
+            if self.look_before_writing(live).await.is_err() {
+                return;
+            }
+            let notes = live.notes();
             match self.hosts.set_notes(&live.name, &notes).await {
                 Ok(()) => lock(&live.saved).notes = notes,
                 Err(error) => {
@@ -489,25 +520,47 @@ impl Shared {
         }
     }
 
-    /// The end: no host is read any more, what is in flight is taken if it is in time, and the cursors are saved.
+    /// What others have written there is not overwritten.
+    async fn look_before_writing(&self, live: &Live) -> Result<(), ()> {
+        self.look_again(live).await.map_err(|error| {
+            self.metrics.save_failures.inc();
+            warn!(error = %Chain(&error), host = %live.name, "failed to look at a host's row");
+        })
+    }
+
+    /// The end: no host is read any more.
     async fn settle(&self) {
-        let deadline = Instant::now() + self.config.settle_within;
-        self.running.close();
-        if timeout_at(deadline, self.running.wait()).await.is_err() {
-            warn!(hosts = self.running.len(), "hosts' tasks are still running");
-        }
         let lives: Vec<Arc<Live>> = lock(&self.table).values().cloned().collect();
-        for live in &lives {
+        let unsettled = self.end(&lives).await;
+        self.crawled.leave().await;
+        info!(hosts = lives.len(), unsettled, "crawler stopped");
+    }
+
+    /// Ends the reading of hosts: what is in flight is taken if it is in time, and the cursors are saved. Gives how many
+    /// events were not taken.
+    pub(crate) async fn end(&self, lives: &[Arc<Live>]) -> usize {
+        let deadline = Instant::now() + self.config.settle_within;
+        for live in lives {
+            live.stop.cancel();
+        }
+        for live in lives {
+            let _ = timeout_at(deadline, live.ended.cancelled()).await;
+        }
+        let running = lives.iter().filter(|live| !live.ended.is_cancelled()).count();
+        if running > 0 {
+            warn!(hosts = running, "hosts' tasks are still running");
+        }
+        for live in lives {
             let _ = timeout_at(deadline, live.tally().settled()).await;
         }
-        let unsettled: usize = lives.iter().map(|live| live.tally().outstanding()).sum();
-        self.save(&lives).await;
-        info!(hosts = lives.len(), unsettled, "crawler stopped");
+        let unsettled = lives.iter().map(|live| live.tally().outstanding()).sum();
+        self.save(lives).await;
+        unsettled
     }
 }
 
 /// The task of one host.
-async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken) {
+async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _ended: DropGuard) {
     let mut rng = SmallRng::from_rng(&mut rand::rng());
     let mut pace = Pace::new(&shared, &live);
     let mut banned = live.banned.subscribe();
@@ -517,20 +570,20 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
         let action = live.step(Instant::now(), input, &mut rng);
         input = match action {
             Action::Wait(until) => tokio::select! {
-                () = shared.stop.cancelled() => return,
+                () = live.stop.cancelled() => return,
                 () = becomes(&mut banned, true) => Input::Banned,
                 () = live.nudged.notified() => Input::Nudged,
                 () = live.restarted.notified() => Input::Restarted,
                 () = sleep_until(until) => Input::Tick,
             },
             Action::Rest => tokio::select! {
-                () = shared.stop.cancelled() => return,
+                () = live.stop.cancelled() => return,
                 () = becomes(&mut banned, false) => Input::Unbanned,
             },
             Action::Open => {
                 let cursor = live.resume();
                 let result = tokio::select! {
-                    () = shared.stop.cancelled() => return,
+                    () = live.stop.cancelled() => return,
                     () = becomes(&mut banned, true) => Err(Input::Banned),
                     () = live.restarted.notified() => Err(Input::Restarted),
                     // In a box, so that a host that is read or waits has no room for name, TLS and HTTP.
@@ -552,7 +605,7 @@ async fn crawl(shared: Arc<Shared>, live: Arc<Live>, _running: TaskTrackerToken)
                 Some((socket, cursor)) => {
                     let mut session = Session::new(&shared, &live, &mut pace, socket, cursor);
                     tokio::select! {
-                        () = shared.stop.cancelled() => {
+                        () = live.stop.cancelled() => {
                             session.close(CloseCode::GOING_AWAY, "the relay is stopping").await;
                             return;
                         }
@@ -592,7 +645,7 @@ fn ended(shared: &Shared, live: &Live, failure: session::Failure) -> Input {
     shared.metrics.ended(failure.end);
     debug!(cause = failure.end.as_str(), detail = failure.detail, "connection ended");
     let input = failure.input();
-    live.ended(LastEnd { end: failure.end, detail: failure.detail, at_micros: shared.clock.now_micros() });
+    live.count_end(LastEnd { end: failure.end, detail: failure.detail, at_micros: shared.clock.now_micros() });
     input
 }
 

@@ -147,7 +147,10 @@ impl Handle {
             if *live.banned.borrow() {
                 return Err(CrawlRequestError::Banned);
             }
-            live.nudged.notify_waiters();
+        } else if shared.elsewhere.get(name).is_some_and(|row| row.status == HostStatus::Banned) {
+            return Err(CrawlRequestError::Banned);
+        }
+        if shared.wish(name).await {
             return Ok(Added::Known);
         }
         if !rules.accepted {
@@ -157,7 +160,7 @@ impl Handle {
             return Err(CrawlRequestError::NotPublic);
         }
         let limit = shared.config.hosts_max;
-        if lock(&shared.table).len() >= limit {
+        if shared.hosts_known() >= limit {
             return Err(Error::Full { limit }.into());
         }
         {

@@ -7,11 +7,15 @@
 //! 3. nothing a host sends ends more than its own connection, and most of it not even that (`session`);
 //! 4. when the Intake is full, sockets are not read but for a little, in which pings are seen (`inbox`);
 //! 5. over a rate a host is read more slowly, and nothing is dropped (`throttle`);
-//! 6. what strangers ask for is bounded, in hosts a day, in looks and in memory (`quota`).
+//! 6. what strangers ask for is bounded, in hosts a day, in looks and in memory (`quota`);
+//! 7. where several processes share the hosts, each reads those it is given, and no other (`assign`, `follow`).
 
+mod assign;
 mod crawler;
 mod cursor;
 mod discover;
+mod elsewhere;
+mod follow;
 mod host;
 mod inbox;
 mod keepalive;
@@ -25,6 +29,7 @@ mod schedule;
 mod session;
 mod throttle;
 
+pub use assign::{Ours, Steps};
 pub use crawler::{Added, Config, Crawler, Error, Handle, Parts, Start};
 pub use cursor::{LowWater, Tally};
 pub use discover::{BootstrapError, CrawlRequestError};

@@ -18,6 +18,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     crawler::Start,
@@ -31,6 +32,9 @@ use crate::{
 pub struct HostView {
     /// Where it listens.
     pub name: HostName,
+    /// Whether this process reads it. Where another does, what only the connection knows is not known here, and left at
+    /// nothing: times, counts, rates, ends.
+    pub read_here: bool,
     /// How it is, in the lexicon's words.
     pub status: HostStatus,
     /// Where it is in its life.
@@ -130,6 +134,10 @@ pub(crate) struct Live {
     pub(crate) nudged: Notify,
     /// Has the task connect anew, whatever it does.
     pub(crate) restarted: Notify,
+    /// Ends the task.
+    pub(crate) stop: CancellationToken,
+    /// The task has ended.
+    pub(crate) ended: CancellationToken,
     /// Whether any ban holds.
     pub(crate) banned: watch::Sender<bool>,
 }
@@ -167,13 +175,19 @@ struct Speed {
 }
 
 impl Live {
-    /// From its row, and the ban of its domain.
-    pub(crate) fn new(row: Host, start: Start, timing: Timing, domain_ban: Option<Domain>, now: Instant) -> Live {
+    /// From its row, and the ban of its domain; due now. `stop` is its own.
+    pub(crate) fn new(
+        row: Host,
+        start: Start,
+        timing: Timing,
+        domain_ban: Option<Domain>,
+        stop: CancellationToken,
+    ) -> Live {
         let bans = Bans { host: row.status == HostStatus::Banned, domain: domain_ban };
         let banned = bans.hold();
         Live {
             start,
-            machine: Mutex::new(Machine::new(timing, banned, now)),
+            machine: Mutex::new(Machine::new(timing, banned, Instant::now())),
             tally: Mutex::new(Arc::new(Tally::new(row.cursor.epoch, row.cursor.seq))),
             counts: Counts::default(),
             rate: Mutex::default(),
@@ -186,6 +200,8 @@ impl Live {
             bans: Mutex::new(bans),
             nudged: Notify::new(),
             restarted: Notify::new(),
+            stop,
+            ended: CancellationToken::new(),
             banned: watch::Sender::new(banned),
             name: row.name,
         }
@@ -248,6 +264,28 @@ impl Live {
         reset
     }
 
+    /// What another process has written: reading goes on there, unless the host counts anew since.
+    pub(crate) fn go_back(&self, reset: Reset) -> bool {
+        let mut tally = lock(&self.tally);
+        if tally.epoch() != reset.to.epoch {
+            return false;
+        }
+        *tally = Arc::new(Tally::new(reset.to.epoch, reset.to.seq));
+        lock(&self.notes).last_reset = Some(reset);
+        true
+    }
+
+    /// Its row, as far as we know.
+    pub(crate) fn row(&self) -> Host {
+        let Saved { cursor, status, notes } = lock(&self.saved).clone();
+        Host { name: self.name.clone(), status, cursor, added_at_micros: self.added_at_micros, notes }
+    }
+
+    /// Whether somebody else may have written this row.
+    pub(crate) fn differs(&self, row: &Host) -> bool {
+        row.notes != lock(&self.saved).notes || (row.status == HostStatus::Banned) != self.is_host_banned()
+    }
+
     pub(crate) fn notes(&self) -> Notes {
         lock(&self.notes).clone()
     }
@@ -296,7 +334,7 @@ impl Live {
         self.counts.last_event_at_micros.store(now_micros, Ordering::Relaxed);
     }
 
-    pub(crate) fn ended(&self, end: LastEnd) {
+    pub(crate) fn count_end(&self, end: LastEnd) {
         self.ends[end.end as usize].fetch_add(1, Ordering::Relaxed);
         *lock(&self.last_end) = Some(end);
     }
@@ -330,6 +368,7 @@ impl Live {
         let last_event_at_micros = self.counts.last_event_at_micros.load(Ordering::Relaxed);
         HostView {
             name: self.name.clone(),
+            read_here: true,
             status: machine.status(now),
             phase: machine.phase(now),
             banned_by: match bans {

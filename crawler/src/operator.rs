@@ -2,11 +2,9 @@
 //!
 //! Every call is durable when it is answered, and takes effect at once.
 
-use std::sync::Arc;
-
 use atproto::syntax::HostName;
 use storage::{
-    hosts::{AddedBy, CrawlRequests, Domain, HostCursor, HostStatus, Notes, Policy},
+    hosts::{AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Nudge, Policy, Reset, ResetCause},
     limits::{Change, Limits},
 };
 use tracing::info;
@@ -100,19 +98,17 @@ impl Handle {
     /// Has a known host read again after `to`, or from its oldest event on (`None`); what was accepted before is known
     /// as a repeat, and what was refused is judged anew. `to` is a seq of the host's present epoch.
     pub async fn rewind(&self, name: &HostName, to: Option<u64>) -> Result<Rewound, Error> {
-        let live = self.known(name)?;
-        let _writing = self.shared.writing.lock().await;
         let seq = to.unwrap_or(0);
-        let cursor = live.cursor().seq;
-        if cursor.is_some_and(|cursor| seq > cursor) || (cursor.is_none() && seq > 0) {
-            return Err(Error::RewindAhead { to: seq, cursor });
-        }
+        let Some(live) = self.shared.live(name) else { return self.rewind_elsewhere(name, seq).await };
+        let _writing = self.shared.writing.lock().await;
+        may_rewind(live.cursor(), seq)?;
         let reset = live.rewind(seq, self.shared.clock.now_micros());
         live.restarted.notify_one();
         let store = |what| move |source| Error::Store { what, source };
         self.shared.hosts.save_cursors(&[(name.clone(), reset.to)]).await.map_err(store("save a rewound cursor"))?;
         lock(&live.saved).cursor = reset.to;
         self.save_notes(&live).await?;
+        self.shared.tell(Nudge::Host(name.clone())).await;
         self.shared.metrics.rewinds.inc();
         info!(host = %name, from = reset.from.seq, to = seq, "host rewound");
         Ok(Rewound { from: reset.from, to: reset.to })
@@ -121,12 +117,15 @@ impl Handle {
     /// Makes an exception from the rules of limits for a known host, in the place of the one before; an empty change
     /// takes it back. Gives the exception that there was.
     pub async fn set_limits(&self, name: &HostName, exception: Change) -> Result<Change, Error> {
-        let live = self.known(name)?;
+        let Some(live) = self.shared.live(name) else {
+            return self.change_elsewhere(name, |row| std::mem::replace(&mut row.notes.limits, exception)).await;
+        };
         let _writing = self.shared.writing.lock().await;
         let was = live.notes().limits;
         live.set_exception(exception);
         self.save_notes(&live).await?;
         self.shared.limits.set_exception(name, exception);
+        self.shared.tell(Nudge::Host(name.clone())).await;
         info!(host = %name, ?exception, "a host's limits have changed");
         Ok(was)
     }
@@ -136,8 +135,45 @@ impl Handle {
         &self.shared.limits
     }
 
-    fn known(&self, name: &HostName) -> Result<Arc<Live>, Error> {
-        self.shared.live(name).ok_or_else(|| Error::UnknownHost(name.clone()))
+    /// [`Handle::rewind`] of a host that another process reads: that one is told, and goes back.
+    async fn rewind_elsewhere(&self, name: &HostName, seq: u64) -> Result<Rewound, Error> {
+        let shared = &self.shared;
+        let row = shared.hosts.get(name).await.map_err(|source| Error::Store { what: "read a host", source })?;
+        let from = row.ok_or_else(|| Error::UnknownHost(name.clone()))?.cursor;
+        may_rewind(from, seq)?;
+        let to = HostCursor { seq: Some(seq), ..from };
+        let reset = Reset { cause: ResetCause::Rewound, at_micros: shared.clock.now_micros(), from, to };
+        // For whoever is given the host next. Who reads it now may save its own cursor over it until it has looked.
+        let saved = shared.hosts.save_cursors(&[(name.clone(), to)]).await;
+        saved.map_err(|source| Error::Store { what: "save a rewound cursor", source })?;
+        self.change_elsewhere(name, |row| row.notes.last_reset = Some(reset)).await?;
+        shared.metrics.rewinds.inc();
+        info!(host = %name, from = from.seq, to = seq, "host rewound");
+        Ok(Rewound { from, to })
+    }
+
+    /// Changes the status or the notes of a host that is not read here, and tells whoever reads it.
+    async fn change_elsewhere<T>(&self, name: &HostName, change: impl FnOnce(&mut Host) -> T) -> Result<T, Error> {
+        let shared = &self.shared;
+        let store = |what| move |source| Error::Store { what, source };
+        let result = {
+            let _writing = shared.writing.lock().await;
+            let row = shared.hosts.get(name).await.map_err(store("read a host"))?;
+            let was = row.ok_or_else(|| Error::UnknownHost(name.clone()))?;
+            let mut row = was.clone();
+            let result = change(&mut row);
+            if row.status != was.status {
+                shared.hosts.set_status(name, row.status).await.map_err(store("set a host's status"))?;
+            }
+            if row.notes != was.notes {
+                shared.hosts.set_notes(name, &row.notes).await.map_err(store("save a host's notes"))?;
+            }
+            info!(host = %name, status = row.status.as_str(), notes = ?row.notes, "a host that is read elsewhere was changed");
+            shared.elsewhere.put(row, &shared.limits);
+            result
+        };
+        shared.tell(Nudge::Host(name.clone())).await;
+        Ok(result)
     }
 
     /// Writes a host's notes. To be called while holding `writing`.
@@ -150,14 +186,23 @@ impl Handle {
     }
 
     async fn set_banned(&self, name: &HostName, banned: bool) -> Result<(), Error> {
-        let live = self.known(name)?;
-        let _writing = self.shared.writing.lock().await;
         let status = if banned { HostStatus::Banned } else { HostStatus::Idle };
+        let Some(live) = self.shared.live(name) else {
+            return self
+                .change_elsewhere(name, |row| {
+                    if (row.status == HostStatus::Banned) != banned {
+                        row.status = status;
+                    }
+                })
+                .await;
+        };
+        let _writing = self.shared.writing.lock().await;
         if live.is_host_banned() != banned {
             let written = self.shared.hosts.set_status(name, status).await;
             written.map_err(|source| Error::Store { what: "set a host's status", source })?;
             lock(&live.saved).status = status;
             live.ban_host(banned);
+            self.shared.tell(Nudge::Host(name.clone())).await;
             info!(host = %name, banned, "a host's ban has changed");
         }
         Ok(())
@@ -166,17 +211,27 @@ impl Handle {
     /// Changes the policy, durably, and then holds it against all hosts.
     async fn change_policy<T>(&self, change: impl FnOnce(&mut Policy) -> Result<T, Error>) -> Result<T, Error> {
         let shared: &Shared = &self.shared;
-        let _writing = shared.writing.lock().await;
-        let mut policy = shared.policy.borrow().clone();
-        let result = change(&mut policy)?;
-        let written = shared.hosts.set_policy(&policy).await;
-        written.map_err(|source| Error::Store { what: "save the operator's policy", source })?;
-        // Under the lock of the table, so that a host added meanwhile sees one or the other.
-        let table = lock(&shared.table);
-        for live in table.values() {
-            live.ban_domain(policy.ban_over(&live.name).cloned());
-        }
-        shared.policy.send_replace(policy);
+        let store = |what| move |source| Error::Store { what, source };
+        let result = {
+            let _writing = shared.writing.lock().await;
+            let mut policy = match shared.crawled.is_shared() {
+                true => shared.hosts.policy().await.map_err(store("read the operator's policy"))?,
+                false => shared.policy.borrow().clone(),
+            };
+            let result = change(&mut policy)?;
+            shared.hosts.set_policy(&policy).await.map_err(store("save the operator's policy"))?;
+            shared.adopt_policy(policy);
+            result
+        };
+        shared.tell(Nudge::Policy).await;
         Ok(result)
+    }
+}
+
+fn may_rewind(from: HostCursor, to: u64) -> Result<(), Error> {
+    match from.seq {
+        Some(cursor) if to <= cursor => Ok(()),
+        None if to == 0 => Ok(()),
+        cursor => Err(Error::RewindAhead { to, cursor }),
     }
 }

@@ -28,6 +28,9 @@ pub struct HostView {
     pub phase: &'static str,
     /// The same in words: why, and what happens next.
     pub state: String,
+    /// Whether this process reads it. Where another does, what only the connection knows (times, counts, rates, ends) is
+    /// not known here, and left at nothing.
+    pub read_here: bool,
     /// The domain that it is banned with, where that is why it is banned.
     pub banned_with_domain: Option<String>,
     /// When it was first known, microseconds since the Unix epoch.
@@ -235,6 +238,7 @@ impl HostView {
             status: host.status.as_str(),
             phase: host.phase.as_str(),
             state: state(&host, now_micros),
+            read_here: host.read_here,
             banned_with_domain: match &host.banned_by {
                 Some(BannedBy::Domain(domain)) => Some(domain.to_string()),
                 Some(BannedBy::Host) | None => None,
@@ -358,6 +362,9 @@ fn state(host: &crawler::HostView, now_micros: u64) -> String {
             }
             Some(BannedBy::Host) | None => "Banned by this relay's operator: it is not read.".to_owned(),
         },
+        (status, _) if !host.read_here => {
+            format!("Read by another process of this relay, or given to none yet; last known as {}.", status.as_str())
+        }
         (HostStatus::Throttled, Some(time)) => {
             let over = match host.throttled {
                 Some(Throttled { by, limit, next_in, restored_in }) => format!(

@@ -333,6 +333,7 @@ impl Base {
         let parts = crawler::Parts {
             intake: self.stores.intake.clone(),
             hosts: self.stores.hosts.clone(),
+            crawled: self.stores.crawled.clone(),
             refusals: self.refusals.clone(),
             limits: self.limits.clone(),
             egress: self.egress.clone(),

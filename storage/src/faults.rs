@@ -200,7 +200,7 @@ impl Faults {
     /// Puts faults, none yet, before a backend.
     pub fn wrap(stores: Stores) -> (Stores, Faults) {
         let faults = Faults::default();
-        let assignment = Arc::clone(&stores.assignment);
+        let (assignment, crawled) = (Arc::clone(&stores.assignment), Arc::clone(&stores.crawled));
         let faulty = Arc::new(Faulty { inner: stores, faults: faults.clone() });
         let stores = Stores {
             intake: Arc::clone(&faulty) as _,
@@ -209,6 +209,7 @@ impl Faults {
             hosts: Arc::clone(&faulty) as _,
             identities: faulty,
             assignment,
+            crawled,
         };
         (stores, faults)
     }

@@ -1,5 +1,6 @@
 //! Hosts: what is known of each PDS, how far we have read it, and what an operator has decided about them.
 
+mod assignment;
 mod cursor_bytes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -8,7 +9,9 @@ use async_trait::async_trait;
 use atproto::syntax::{HostName, SyntaxError};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, limits::Change};
+use crate::{error::Error, limits};
+
+pub use assignment::{AllHosts, Assignment, Change, Nudge, Shard, Shards};
 
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Notes {
     /// Who made it known.
     pub added_by: AddedBy,
     /// The operator's exception from the rules of limits.
-    pub limits: Change,
+    pub limits: limits::Change,
     /// The last time that its reading did not go on from the cursor.
     pub last_reset: Option<Reset>,
 }

@@ -1,8 +1,9 @@
 //! The seam between Mainstem's work and where its state lives.
 //!
 //! Four nouns hold all state: [`intake::Intake`], [`log::EventLog`], [`repos::Repos`] and [`hosts::Hosts`]. Beside them
-//! stand a cache that may be lost, [`identities::Identities`], and who judges which lane, [`lane::Assignment`]. This crate owns their contracts, a backend in memory, a
-//! fault injector and the conformance suite that every backend must pass. It owns no file, server or socket.
+//! stand a cache that may be lost, [`identities::Identities`], and who judges which lane and crawls which hosts,
+//! [`lane::Assignment`] and [`hosts::Assignment`]. This crate owns their contracts, a backend in memory, a fault injector
+//! and the conformance suite that every backend must pass. It owns no file, server or socket.
 //!
 //! What must hold of every backend:
 //! 1. the log is the truth; repos is a view of it, never ahead, repaired from it on opening;
@@ -42,4 +43,6 @@ pub struct Stores {
     pub identities: Arc<dyn identities::Identities>,
     /// Which lanes this process judges.
     pub assignment: Arc<dyn lane::Assignment>,
+    /// Which hosts this process crawls.
+    pub crawled: Arc<dyn hosts::Assignment>,
 }

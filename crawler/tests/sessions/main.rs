@@ -7,5 +7,6 @@ mod discovery;
 mod endurance;
 mod operator;
 mod refusals;
+mod sharing;
 mod tls;
 mod world;

@@ -26,7 +26,7 @@ use runtime::{
 use storage::{
     Stores,
     error::Error,
-    hosts::{HostCursor, Hosts},
+    hosts::{AllHosts, Assignment, HostCursor, Hosts},
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
     limits::{Limits, Rules},
@@ -183,6 +183,16 @@ impl World {
     }
 
     pub(crate) fn with_policy(config: Config, hosts: Arc<dyn Hosts>, policy: Policy) -> World {
+        World::with_parts(config, hosts, Arc::new(AllHosts::default()), policy)
+    }
+
+    /// One of several that share the hosts.
+    pub(crate) fn with_parts(
+        config: Config,
+        hosts: Arc<dyn Hosts>,
+        crawled: Arc<dyn Assignment>,
+        policy: Policy,
+    ) -> World {
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let intake = Arc::new(Held::new());
         let refusals = Arc::new(Refusals::default());
@@ -191,6 +201,7 @@ impl World {
         let parts = Parts {
             intake: intake.clone(),
             hosts: hosts.clone(),
+            crawled,
             refusals: refusals.clone(),
             limits: limits.clone(),
             egress: Egress::new(policy),

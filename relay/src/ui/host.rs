@@ -222,6 +222,7 @@ mod tests {
             status: "active",
             phase: "active",
             state: EVIL.to_owned(),
+            read_here: true,
             banned_with_domain: None,
             added_at_micros: 1,
             added_by: AddedBy::Request,

@@ -9,6 +9,7 @@ use runtime::clock::Clock;
 use storage::{
     Stores,
     error::Error,
+    hosts::AllHosts,
     lane::{Assignment, Change, Lane},
     log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     seq::Seq,
@@ -163,6 +164,8 @@ impl Cluster {
             hosts: Arc::new(CqlHosts::prepare(Arc::clone(&session), claims).await?),
             identities: Arc::new(CqlIdentities::prepare(session).await?),
             assignment,
+            // All hosts, for ever: one crawler alone.
+            crawled: Arc::new(AllHosts::default()),
         };
         Ok(Cluster { stores, intake, producer, judging })
     }

@@ -19,7 +19,8 @@ use std::{iter, sync::Arc};
 
 use atproto::syntax::Did;
 use storage::{
-    Stores, buffers::Buffers, error::Error, lane::AllLanes, lane_queues::LaneQueues, repos::RepoState, seq::Seq,
+    Stores, buffers::Buffers, error::Error, hosts::AllHosts, lane::AllLanes, lane_queues::LaneQueues, repos::RepoState,
+    seq::Seq,
 };
 
 pub use config::Config;
@@ -39,6 +40,7 @@ pub struct Opened {
     log: Arc<LocalLog>,
     state: State,
     assignment: Arc<AllLanes>,
+    crawled: Arc<AllHosts>,
     /// Held until the rest is closed.
     _directory: Directory,
 }
@@ -87,7 +89,8 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
         .map_err(OpenError::io("start the writer of", directory.log()))?;
     let intake = LaneQueues::new(config.lanes, config.lane_bytes_max, config.host_bytes_max);
     let assignment = Arc::new(AllLanes::new(config.lanes));
-    Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, assignment, _directory: directory })
+    let crawled = Arc::new(AllHosts::default());
+    Ok(Opened { intake: Arc::new(intake), log: Arc::new(log), state, assignment, crawled, _directory: directory })
 }
 
 /// Applies to Repos what the log has after the watermark.
@@ -147,6 +150,7 @@ impl Opened {
             hosts: Arc::new(self.state.clone()),
             identities: Arc::new(self.state.clone()),
             assignment: Arc::clone(&self.assignment) as _,
+            crawled: Arc::clone(&self.crawled) as _,
         }
     }
 

@@ -10,6 +10,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use crate::{
     Stores,
+    hosts::AllHosts,
     lane::{AllLanes, LaneCount},
     lane_queues::LaneQueues,
     seq::Seq,
@@ -67,5 +68,6 @@ pub fn open_with(config: Config) -> Stores {
         hosts: Arc::new(MemoryHosts::default()),
         identities: Arc::new(MemoryIdentities::default()),
         assignment: Arc::new(assignment),
+        crawled: Arc::new(AllHosts::default()),
     }
 }
