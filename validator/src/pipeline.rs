@@ -41,7 +41,7 @@ use storage::{
 use tokio::{
     runtime::Handle,
     task::{JoinError, JoinSet, yield_now},
-    time::Instant,
+    time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
@@ -50,7 +50,7 @@ use crate::{
     docket::{self, Answer, Ask, Docket, Evidence, Judge, Outcome, Sender},
     identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
-    places::Places,
+    places::{self, Places},
     refreshes::Refreshes,
     rules::{self, Context, Origin},
     status::{self, StatusAsker},
@@ -187,10 +187,12 @@ impl Validator {
         let Stores { intake, assignment, .. } = &self.shared.parts.stores;
         let workers = Workers::start(workers.get().min(intake.lanes().0.get() as usize))?;
         let mut lanes = Lanes { validator: self, workers: &workers, running: JoinSet::new(), stops: HashMap::new() };
+        let mut count_anew = interval(places::COUNTED_ANEW);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                _ = count_anew.tick() => self.shared.places.forget(),
                 Some(ended) = lanes.running.join_next(), if !lanes.running.is_empty() => {
                     if lanes.ended(ended).await? == End::Closed {
                         break;

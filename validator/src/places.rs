@@ -3,6 +3,9 @@
 //! Owns the counts of the hosts that are in use, exact from the first look on: read from Repos once, then moved by the
 //! lanes as they decide, before their decisions are durable. All lanes share it.
 //!
+//! Where several processes judge, each moves only what its own lanes decide: what is not in use is read anew every
+//! [`COUNTED_ANEW`], so that a host gets more places than it should for no longer than that.
+//!
 //! What must hold: while a change is on its way into the log, its host's counts stay here (a [`Pin`] keeps them); so what
 //! is not here has no change under way, and Repos counts it exactly. An account takes a place at its host unless it is
 //! throttled; one that is deleted keeps its place, or a host could have us remember accounts without end.
@@ -10,6 +13,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use atproto::syntax::HostName;
@@ -20,6 +24,9 @@ use storage::{
 
 /// Hosts whose counts are kept; past it, those without a change under way are forgotten.
 const HOSTS_MAX: usize = 16_384;
+
+/// How often [`Places::forget`] is to be called.
+pub const COUNTED_ANEW: Duration = Duration::from_secs(60);
 
 /// The most accounts of one host that are marked as throttled. Those beyond are refused as well, without a mark.
 pub const MARKS_MAX: u64 = 1_000;
@@ -121,15 +128,24 @@ impl Places {
     pub(crate) fn put(&self, host: &HostName, standing: Standing) {
         let mut hosts = self.hosts();
         if hosts.len() >= self.hosts_max {
-            hosts.retain(|_, entry| Arc::strong_count(&entry.pin.0) > 1);
+            forget(&mut hosts);
         }
         hosts.entry(host.clone()).or_insert_with(|| Entry { standing, pin: Pin(Arc::default()) });
+    }
+
+    /// Forgets the counts that no change is under way of.
+    pub fn forget(&self) {
+        forget(&mut self.hosts());
     }
 
     fn hosts(&self) -> MutexGuard<'_, HashMap<HostName, Entry>> {
         // Nothing between lock and unlock can panic half-way through a change.
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn forget(hosts: &mut HashMap<HostName, Entry>) {
+    hosts.retain(|_, entry| Arc::strong_count(&entry.pin.0) > 1);
 }
 
 fn is_throttled(state: &RepoState) -> bool {
@@ -188,5 +204,11 @@ mod tests {
         drop(under_way);
         places.put(&sample::host(4), Standing::default());
         assert_eq!([known(1), known(3), known(4)], [false, false, true]);
+        let under_way = places.change(None, &state(4, LocalStatus::None), None);
+        places.forget();
+        assert_eq!(places.standing(&sample::host(4)), Some(Standing { taken: 1, throttled: 0 }));
+        drop(under_way);
+        places.forget();
+        assert!(!known(4));
     }
 }
