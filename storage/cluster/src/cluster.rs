@@ -1,6 +1,9 @@
 //! A process's part of a cluster, opened: the four nouns, and what runs behind them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use prometheus::Registry;
@@ -10,7 +13,7 @@ use storage::{
     Stores,
     error::Error,
     hosts::AllHosts,
-    lane::{Assignment, Change, Lane},
+    lane::{Assignment, Change, Lane, LaneCount},
     log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     seq::Seq,
 };
@@ -27,7 +30,14 @@ use crate::{
     },
     firehose::{self, Firehose},
     intake::{self, RawIntake},
-    kafka::{Unreachable, client::settings, producer::Producer, reach::reach, reader::Reader, topics::Topics},
+    kafka::{
+        Unreachable,
+        client::settings,
+        producer::Producer,
+        reach::reach,
+        reader::Reader,
+        topics::{self, FindError, Topics},
+    },
     lanes::{self, JoinError, Lanes, Running},
     metrics::Metrics,
     rows::CqlLaneRows,
@@ -42,9 +52,23 @@ pub struct Roles {
     pub serves: bool,
 }
 
+/// How long Kafka may take to answer at a process's start.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+
 /// Why a process can't take its part in a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The topics.
+    #[error(transparent)]
+    Topics(#[from] FindError),
+    /// Topics and rows are not of one cluster.
+    #[error("the topics have {topics} lanes and the rows {rows}: see docs/cluster.md for how to change that")]
+    Lanes {
+        /// Partitions of `raw`.
+        topics: u32,
+        /// What was settled with the keyspace.
+        rows: u32,
+    },
     /// The rows.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -77,6 +101,16 @@ impl From<JoinError> for OpenError {
     }
 }
 
+/// How many lanes the cluster's topics have, once Kafka answers.
+pub(crate) async fn find_topics(config: &Config) -> Result<LaneCount, OpenError> {
+    reach(&config.kafka, &config.name).await?;
+    let (client, topics) = (settings(&config.kafka, &config.name), Topics::of(&config.name));
+    match tokio::task::spawn_blocking(move || topics::find(&client, &topics, ANSWERS_WITHIN)).await {
+        Ok(found) => Ok(found?),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
 /// A process's part, open. Dropping it ends it as a crash would; [`Cluster::close`] hands over in good order.
 pub struct Cluster {
     stores: Stores,
@@ -100,10 +134,14 @@ impl Cluster {
         clock: Clock,
         registry: &Registry,
     ) -> Result<Cluster, OpenError> {
-        reach(&config.kafka, &config.name).await?;
+        let found = find_topics(config).await?;
         let keyspace = schema::keyspace_of(&config.name);
         let cql_metrics = cql::Metrics::register(registry)?;
-        let (session, settled) = schema::open(&config.cql, &keyspace, config.lanes, cql_metrics).await?;
+        let (session, settled) = schema::open(&config.cql, &keyspace, cql_metrics).await?;
+        let lanes = settled.lanes;
+        if found != lanes {
+            return Err(OpenError::Lanes { topics: found.0.get(), rows: lanes.0.get() });
+        }
         let session = Arc::new(session);
         let rows = Arc::new(cql::Rows::prepare(Arc::clone(&session), settled, config.limits.states_bytes_max).await?);
         let commands = Commands::prepare(Arc::clone(&session)).await?;
@@ -114,7 +152,7 @@ impl Cluster {
         let client = settings(&config.kafka, &config.name);
         let limits = config.limits;
         // What is under way is bounded by who sends.
-        let lane_bytes = limits.appended_bytes_max.saturating_mul(config.lanes.0.get() as usize);
+        let lane_bytes = limits.appended_bytes_max.saturating_mul(lanes.0.get() as usize);
         let producer = Arc::new(Producer::new(&client, 2 * (limits.pushed_bytes_max + lane_bytes))?);
         let mut judging = None;
         let mut judged = None;
@@ -123,7 +161,7 @@ impl Cluster {
                 reader: Arc::new(Reader::new(&client, &config.name, limits.read_ahead_bytes)?),
                 settings: client.clone(),
                 name: config.name.clone(),
-                lanes: config.lanes,
+                lanes,
                 topics: topics.clone(),
                 producer: Arc::clone(&producer),
                 rows: Arc::clone(&lane_rows) as _,
@@ -131,14 +169,14 @@ impl Cluster {
                 clock,
                 metrics: metrics.clone(),
             };
-            let (lanes, member) = Lanes::new(parts);
-            let lanes = Arc::new(lanes);
-            judged = Some(Arc::clone(&lanes));
-            judging = Some(Judging { lanes, member: Mutex::new(Some(member.join()?)) });
+            let (owned, member) = Lanes::new(parts);
+            let owned = Arc::new(owned);
+            judged = Some(Arc::clone(&owned));
+            judging = Some(Judging { lanes: owned, member: Mutex::new(Some(member.join()?)) });
         }
         let intake = Arc::new(RawIntake::new(intake::Parts {
             topic: topics.raw,
-            lanes: config.lanes,
+            lanes,
             producer: Arc::clone(&producer),
             rows: lane_rows,
             metrics,

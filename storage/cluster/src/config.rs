@@ -1,26 +1,48 @@
-//! What a cluster is called, how large it is, and how its servers are reached.
+//! What a cluster is called, how its servers are reached, and how it is to be made.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use storage::lane::LaneCount;
 
-/// A cluster, as each of its processes must know it.
+/// A cluster, as each of its processes must know it. How large it is stands in the cluster itself.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Its name, before the names of all topics and in that of the keyspace: several clusters may share servers.
     pub name: String,
-    /// How many lanes it has: the partitions of `raw` and `verified`.
-    pub lanes: LaneCount,
     /// Where its topics are.
     pub kafka: Kafka,
     /// Where its rows are.
     pub cql: Cql,
+    /// Bounds of this process.
+    pub limits: Limits,
+}
+
+/// How a cluster is to be made. Only who makes it knows this; all others find it there.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many lanes it has: the partitions of `raw` and `verified`.
+    pub lanes: LaneCount,
+    /// The partitions of `hosts`: so many crawlers can share the hosts.
+    pub host_partitions: NonZeroU32,
     /// How often everything is kept.
     pub replication: Replication,
     /// How long events are kept.
     pub retention: Retention,
-    /// Bounds of this process.
-    pub limits: Limits,
+    /// How many bytes of `raw` may wait to be judged, all lanes together; past them crawlers wait.
+    pub raw_bytes_max: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        let partitions = NonZeroU32::new(64).expect("64 is not 0");
+        Plan {
+            lanes: LaneCount(partitions),
+            host_partitions: partitions,
+            replication: Replication::default(),
+            retention: Retention::default(),
+            raw_bytes_max: 50_000_000_000,
+        }
+    }
 }
 
 /// The Kafka brokers.
@@ -143,4 +165,6 @@ impl fmt::Debug for Login {
 pub struct Tls {
     /// A PEM file of certificates that theirs must be signed by; `None` for the public authorities.
     pub ca: Option<PathBuf>,
+    /// A PEM file with our own certificate and its key, where they ask for one. Of Kafka only.
+    pub own: Option<PathBuf>,
 }

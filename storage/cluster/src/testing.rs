@@ -47,6 +47,7 @@ impl Topics {
         let client = settings(&config::Kafka { brokers, tls: None, sasl: None }, "test");
         let producer = client.clone().set("enable.idempotence", "true").create().unwrap();
         let topics = Topics { client, name, producer };
+        topics.make("raw", LANES as i32).await;
         topics.make("verified", LANES as i32).await;
         topics.make("firehose", 1).await;
         topics.make("sequencer-state", 1).await;

@@ -22,7 +22,7 @@ use storage::{
 };
 use storage_cluster::{
     Cluster, Roles, admin,
-    config::{Config, Cql, Kafka as KafkaConfig, Limits, Replication, Retention},
+    config::{Config, Cql, Kafka as KafkaConfig, Limits, Plan, Replication, Retention},
     cql::hosts::Claims,
     sequence::Sequencer,
 };
@@ -77,7 +77,6 @@ impl Made {
         let (kafka, cql) = servers.await.unwrap();
         let config = Config {
             name: format!("suite-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
-            lanes: setup.lanes,
             kafka: KafkaConfig { brokers: vec![kafka], tls: None, sasl: None },
             cql: Cql {
                 contact_points: vec![cql],
@@ -86,16 +85,20 @@ impl Made {
                 tls: None,
                 patience: Duration::from_secs(120),
             },
-            replication: Replication { kafka: 1, cql: 1 },
-            retention: Retention { window: None, window_bytes: Some(setup.window_bytes) },
             limits: Limits { pushed_bytes_max: setup.lane_bytes_max, ..Limits::default() },
         };
-        admin::schema::init(&config).await.unwrap();
-        let topics = admin::init::topics(&config, setup.seq_start).await.unwrap();
+        let plan = Plan {
+            lanes: setup.lanes,
+            replication: Replication { kafka: 1, cql: 1 },
+            retention: Retention { window: None, window_bytes: Some(setup.window_bytes) },
+            ..Plan::default()
+        };
+        admin::schema::init(&config, &plan).await.unwrap();
+        let topics = admin::init::topics(&config, &plan, setup.seq_start).await.unwrap();
         assert_eq!(topics.differs, Vec::<String>::new());
         let stop = CancellationToken::new();
         let mut order = JoinSet::new();
-        let sequencer = Sequencer::of(&config, &Registry::new(), Clock::system()).unwrap();
+        let sequencer = Sequencer::open(&config, &Registry::new(), Clock::system()).await.unwrap();
         let stopped = stop.clone();
         order.spawn(async move { sequencer.run(stopped).await.unwrap() });
         Made { config, _stop: stop.drop_guard(), _order: order }
@@ -110,7 +113,7 @@ impl Process {
         let (held, mut now) = watch::channel(BTreeSet::new());
         let mut follows = JoinSet::new();
         follows.spawn(follow(cluster.stores().assignment, held));
-        let lanes = config.lanes.0.get() as usize;
+        let lanes = cluster.stores().intake.lanes().0.get() as usize;
         let given = tokio::time::timeout(GIVEN_WITHIN, now.wait_for(|held| held.len() == lanes)).await;
         given.expect("all lanes are given").unwrap();
         Process { cluster, follows }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf, time::Duration};
 use storage::{lane::LaneCount, seq::Seq};
 use storage_cluster::{
     admin::{init, status},
-    config::{Config, Cql, Kafka as KafkaConfig, Limits, Login, Replication, Retention, Sasl, SaslMechanism, Tls},
+    config::{Config, Cql, Kafka as KafkaConfig, Limits, Login, Plan, Replication, Sasl, SaslMechanism, Tls},
 };
 use testservers::{
     Kafka, Security,
@@ -15,8 +15,7 @@ use testservers::{
 fn config(name: &str, brokers: &Kafka, ca: Option<PathBuf>, sasl: Option<Sasl>) -> Config {
     Config {
         name: name.to_owned(),
-        lanes: LaneCount(NonZeroU32::MIN),
-        kafka: KafkaConfig { brokers: vec![brokers.bootstrap()], tls: Some(Tls { ca }), sasl },
+        kafka: KafkaConfig { brokers: vec![brokers.bootstrap()], tls: Some(Tls { ca, own: None }), sasl },
         cql: Cql {
             contact_points: Vec::new(),
             datacenter: None,
@@ -24,10 +23,12 @@ fn config(name: &str, brokers: &Kafka, ca: Option<PathBuf>, sasl: Option<Sasl>) 
             tls: None,
             patience: Duration::from_secs(1),
         },
-        replication: Replication { kafka: 1, cql: 1 },
-        retention: Retention::default(),
         limits: Limits::default(),
     }
+}
+
+fn plan() -> Plan {
+    Plan { lanes: LaneCount(NonZeroU32::MIN), replication: Replication { kafka: 1, cql: 1 }, ..Plan::default() }
 }
 
 fn sasl(mechanism: SaslMechanism, password: &str) -> Option<Sasl> {
@@ -46,9 +47,9 @@ async fn topics_are_made_over_tls_by_whoever_knows_the_password() {
     ];
     for (name, mechanism) in mechanisms {
         let good = config(name, &kafka, ca.clone(), sasl(mechanism, PASSWORD));
-        let made = init::topics(&good, Seq(7)).await.unwrap();
+        let made = init::topics(&good, &plan(), Seq(7)).await.unwrap();
         assert_eq!(made, init::Made { differs: Vec::new(), began_at: Some(Seq(7)) }, "{name}");
-        let status = tokio::task::spawn_blocking(move || status::topics(&good, "of.nobody")).await.unwrap();
+        let status = tokio::task::spawn_blocking(move || status::topics(&good)).await.unwrap();
         assert_eq!(status.unwrap().next_seq, Some(Seq(7)), "{name}");
     }
     let wrong = [
@@ -56,7 +57,7 @@ async fn topics_are_made_over_tls_by_whoever_knows_the_password() {
         ("a certificate that nobody knows", None, sasl(SaslMechanism::Plain, PASSWORD), "certificate verify failed"),
     ];
     for (what, ca, sasl, reason) in wrong {
-        let error = init::topics(&config("wrong", &kafka, ca, sasl), Seq(7)).await.unwrap_err();
+        let error = init::topics(&config("wrong", &kafka, ca, sasl), &plan(), Seq(7)).await.unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains(&kafka.bootstrap()) && source.contains(reason), "{what}: {source}");
     }

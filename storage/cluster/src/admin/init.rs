@@ -8,10 +8,10 @@ use rdkafka::{
     consumer::BaseConsumer,
     producer::{FutureProducer, FutureRecord},
 };
-use storage::{error::Error, seq::Seq};
+use storage::{error::Error, lane::LaneCount, seq::Seq};
 
 use crate::{
-    config::Config,
+    config::{Config, Plan},
     kafka::{client::settings, failed, quiet::Quiet, reach::reach, topics},
     sequence::state::{ReadError, has_held, read_last},
     wire::sequencer::{KEY, State},
@@ -33,14 +33,14 @@ pub struct Made {
 
 /// Makes the topics that are missing, and begins the order at `seq_start` if nothing was ever ordered. Where the order's
 /// state is missing though there was something, it says so and begins nothing: seqs would be used twice.
-pub async fn topics(config: &Config, seq_start: Seq) -> Result<Made, Error> {
+pub async fn topics(config: &Config, plan: &Plan, seq_start: Seq) -> Result<Made, Error> {
     reach(&config.kafka, &config.name)
         .await
         .map_err(|error| Error::Determinate { what: "make the topics", source: error.into() })?;
     let client = settings(&config.kafka, &format!("{}.init", config.name));
     let admin: AdminClient<DefaultClientContext> = client.create().map_err(failed("make the topics"))?;
-    let specs = topics::specs(config);
-    topics::create(&admin, &specs, config.replication.kafka).await?;
+    let specs = topics::specs(&config.name, plan);
+    topics::create(&admin, &specs, plan.replication.kafka).await?;
     let appears = tokio::time::Instant::now() + APPEARS_WITHIN;
     let mut differs = topics::check(&admin, &specs).await?;
     // What was just made may not have reached the broker that is asked.
@@ -48,14 +48,14 @@ pub async fn topics(config: &Config, seq_start: Seq) -> Result<Made, Error> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         differs = topics::check(&admin, &specs).await?;
     }
-    let owned = config.clone();
-    let found = tokio::task::spawn_blocking(move || look(&owned)).await;
+    let (owned, lanes) = (config.clone(), plan.lanes);
+    let found = tokio::task::spawn_blocking(move || look(&owned, lanes)).await;
     let found =
         found.map_err(|panic| Error::Determinate { what: "look at the order's state", source: panic.into() })?;
     let began_at = match found? {
         Found::State => None,
         Found::Nothing => {
-            begin(config, seq_start).await?;
+            begin(config, plan.lanes, seq_start).await?;
             Some(seq_start)
         }
         Found::Lost { held } => {
@@ -81,7 +81,7 @@ enum Found {
     Lost { held: String },
 }
 
-fn look(config: &Config) -> Result<Found, Error> {
+fn look(config: &Config, lanes: LaneCount) -> Result<Found, Error> {
     let what = "look at the order's state";
     let client = settings(&config.kafka, &format!("{}.init", config.name));
     let names = topics::Topics::of(&config.name);
@@ -93,7 +93,7 @@ fn look(config: &Config) -> Result<Found, Error> {
         return Ok(Found::State);
     }
     let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(failed(what))?;
-    let lanes = i32::try_from(config.lanes.0.get()).expect("lanes are partitions");
+    let lanes = i32::try_from(lanes.0.get()).expect("lanes are partitions");
     let places = std::iter::once((&names.firehose, 0)).chain((0..lanes).map(|lane| (&names.verified, lane)));
     for (topic, partition) in places {
         if has_held(&consumer, topic, partition, ANSWER_WITHIN).map_err(failed(what))? {
@@ -103,7 +103,7 @@ fn look(config: &Config) -> Result<Found, Error> {
     Ok(Found::Nothing)
 }
 
-async fn begin(config: &Config, seq_start: Seq) -> Result<(), Error> {
+async fn begin(config: &Config, lanes: LaneCount, seq_start: Seq) -> Result<(), Error> {
     let what = "begin the order";
     let producer: FutureProducer = settings(&config.kafka, &format!("{}.init", config.name))
         .set("enable.idempotence", "true")
@@ -111,7 +111,7 @@ async fn begin(config: &Config, seq_start: Seq) -> Result<(), Error> {
         .create()
         .map_err(failed(what))?;
     let topic = topics::Topics::of(&config.name).sequencer_state;
-    let state = State::start(seq_start, config.lanes.0.get()).encode();
+    let state = State::start(seq_start, lanes.0.get()).encode();
     let record = FutureRecord::to(&topic).partition(0).key(KEY).payload(&state);
     producer.send(record, ANSWER_WITHIN).await.map_err(|(error, _)| failed(what)(error))?;
     Ok(())

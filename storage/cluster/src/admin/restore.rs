@@ -23,7 +23,7 @@ use crate::{
         client::{ends, partition, settings},
         failed,
         quiet::Quiet,
-        topics::Topics,
+        topics::{FindError, Topics, find},
     },
     sequence::state::{ReadError, is_passing, read_last},
     wire::{
@@ -48,6 +48,17 @@ pub struct Options {
     pub next_seq: Option<Seq>,
 }
 
+/// Why the state can't be made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Kafka does not answer, or has no such topics.
+    #[error(transparent)]
+    Topics(#[from] FindError),
+    /// It can't be read or written, or records are gone.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
 /// What was found and done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -61,10 +72,11 @@ pub struct Restored {
 
 /// Takes the sequencer's producer, so that a running sequencer can't commit meanwhile, finds where to go on, and writes
 /// it. Changes nothing where nothing is wrong. Blocks.
-pub fn sequencer(config: &Config, options: Options) -> Result<Restored, Error> {
+pub fn sequencer(config: &Config, options: Options) -> Result<Restored, RestoreError> {
     let what = "restore the order's state";
     let names = Topics::of(&config.name);
     let client = settings(&config.kafka, &format!("{}.restore", config.name));
+    let lanes = find(&client, &names, PATIENCE)?;
     let producer: BaseProducer =
         client.clone().set("transactional.id", format!("{}.sequencer", config.name)).create().map_err(failed(what))?;
     producer.init_transactions(PATIENCE).map_err(failed(what))?;
@@ -77,7 +89,7 @@ pub fn sequencer(config: &Config, options: Options) -> Result<Restored, Error> {
     let before = found.clone();
     let mut state = match found {
         Some(state) => state,
-        None => reader.last_published(config.lanes.0.get(), options.next_seq)?,
+        None => reader.last_published(lanes.0.get(), options.next_seq)?,
     };
     let skipped = reader.skip_lost(&mut state, options.skip_lost)?;
     if before.as_ref() != Some(&state) {

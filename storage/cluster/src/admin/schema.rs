@@ -3,18 +3,17 @@
 use prometheus::Registry;
 
 use crate::{
-    config::Config,
+    config::{Config, Plan},
     cql::{
         Metrics, Settled,
-        schema::{self, Making, SchemaError},
+        schema::{self, SchemaError},
     },
 };
 
 /// Makes what is missing, and says what was settled when the cluster was made; another number of lanes is refused. Before
 /// the topics: whoever finds these finds their rows' tables too.
-pub async fn init(config: &Config) -> Result<Settled, SchemaError> {
+pub async fn init(config: &Config, plan: &Plan) -> Result<Settled, SchemaError> {
     // Nobody reads the metrics of a process that ends at once.
     let metrics = Metrics::register(&Registry::new())?;
-    let making = Making { replication: u32::from(config.replication.cql), lanes: config.lanes };
-    schema::init(&config.cql, &schema::keyspace_of(&config.name), &making, metrics).await
+    schema::init(&config.cql, &schema::keyspace_of(&config.name), plan, metrics).await
 }

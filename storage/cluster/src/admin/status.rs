@@ -15,13 +15,24 @@ use crate::{
         client::{ends, settings},
         failed,
         quiet::Quiet,
-        topics::Topics,
+        topics::{FindError, Topics, find},
     },
     sequence::state::{ReadError, read_last},
 };
 
 /// How long Kafka may take for one thing.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a cluster can't be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Kafka does not answer, or has no such topics.
+    #[error(transparent)]
+    Topics(#[from] FindError),
+    /// A question was not answered.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
 
 /// How the topics stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,16 +85,18 @@ pub struct Member {
     pub address: String,
 }
 
-/// Looks at all topics. Blocks for some requests a lane. `lanes_group` is the validators' group.
-pub fn topics(config: &Config, lanes_group: &str) -> Result<Status, Error> {
+/// Looks at all topics. Blocks for some requests a lane.
+pub fn topics(config: &Config) -> Result<Status, StatusError> {
     let client = settings(&config.kafka, &format!("{}.status", config.name));
     let names = Topics::of(&config.name);
+    let lane_count = find(&client, &names, ANSWER_WITHIN)?;
+    let lanes_group = format!("{}.validators", config.name);
     let what = "look at the topics";
     let state = read_last(&client, &names.sequencer_state, ANSWER_WITHIN).map_err(|error| match error {
         ReadError::Kafka(error) => failed(what)(error),
         ReadError::Malformed(malformed) => Error::Damaged { what: malformed.to_string() },
     })?;
-    let committed = committed(&client, lanes_group, &names.raw, config.lanes.0.get()).map_err(failed(what))?;
+    let committed = committed(&client, &lanes_group, &names.raw, lane_count.0.get()).map_err(failed(what))?;
     let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(failed(what))?;
     let ends = |topic: &str, partition| ends(&consumer, topic, partition, ANSWER_WITHIN).map_err(failed(what));
     let mut lanes = Vec::new();

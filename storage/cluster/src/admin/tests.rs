@@ -15,14 +15,13 @@ use testservers::Kafka;
 
 use super::{init, restore, status};
 use crate::{
-    config::{Config, Cql, Kafka as KafkaConfig, Limits, Replication, Retention},
+    config::{Config, Cql, Kafka as KafkaConfig, Limits, Plan, Replication},
     testing::{LANES, Topics, blocking, wait_until},
 };
 
 fn config(name: &str) -> Config {
     Config {
         name: name.to_owned(),
-        lanes: LaneCount(NonZeroU32::new(3).unwrap()),
         kafka: KafkaConfig { brokers: vec![Kafka::shared().bootstrap()], tls: None, sasl: None },
         cql: Cql {
             contact_points: Vec::new(),
@@ -31,41 +30,48 @@ fn config(name: &str) -> Config {
             tls: None,
             patience: std::time::Duration::from_secs(1),
         },
-        replication: Replication { kafka: 1, cql: 1 },
-        retention: Retention::default(),
         limits: Limits::default(),
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        lanes: LaneCount(NonZeroU32::new(3).unwrap()),
+        replication: Replication { kafka: 1, cql: 1 },
+        ..Plan::default()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn making_is_repeatable_and_says_what_differs() {
-    let mut config = config("made");
-    let made = init::topics(&config, Seq(42)).await.unwrap();
+    let (config, mut plan) = (config("made"), plan());
+    let made = init::topics(&config, &plan, Seq(42)).await.unwrap();
     assert_eq!(made, init::Made { differs: Vec::new(), began_at: Some(Seq(42)) });
-    let again = init::topics(&config, Seq(99)).await.unwrap();
+    let again = init::topics(&config, &plan, Seq(99)).await.unwrap();
     assert_eq!(again, init::Made { differs: Vec::new(), began_at: None });
     let looked = config.clone();
-    let status = blocking(move || status::topics(&looked, "made.validators")).await.unwrap();
+    let status = blocking(move || status::topics(&looked)).await.unwrap();
     assert_eq!((status.next_seq, status.sequencer, status.lanes.len()), (Some(Seq(42)), None, 3));
     assert_eq!(status.lanes[2].ordered, Some(0));
 
     let registry = prometheus::Registry::new();
-    let sequencer = crate::sequence::Sequencer::of(&config, &registry, runtime::clock::Clock::system()).unwrap();
+    let sequencer =
+        crate::sequence::Sequencer::open(&config, &registry, runtime::clock::Clock::system()).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
     let running = tokio::spawn(sequencer.run(stop.clone()));
     let looked = config.clone();
     wait_until("the sequencer leads", || {
-        let status = status::topics(&looked, "made.validators").unwrap();
+        let status = status::topics(&looked).unwrap();
         status.sequencer.is_some_and(|member| member.client == "made.sequencer") && status.sequencers == 1
     })
     .await;
     stop.cancel();
     running.await.unwrap().unwrap();
 
-    config.lanes = LaneCount(NonZeroU32::new(4).unwrap());
-    config.retention.window_bytes = Some(1 << 30);
-    let differs = init::topics(&config, Seq(1)).await.unwrap().differs;
+    plan.lanes = LaneCount(NonZeroU32::new(4).unwrap());
+    plan.retention.window_bytes = Some(1 << 30);
+    let differs = init::topics(&config, &plan, Seq(1)).await.unwrap().differs;
     for part in ["made.raw has 3 partitions", "made.verified has 3", "made.firehose: retention.bytes is -1"] {
         assert!(differs.iter().any(|what| what.contains(part)), "{part} in {differs:?}");
     }
@@ -82,8 +88,7 @@ async fn delete_before(topics: &Topics, which: &str, partition: i32, offset: i64
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_is_made_anew_of_what_was_published() {
     let topics = Topics::create().await;
-    let mut config = config(&topics.name);
-    config.lanes = LaneCount(NonZeroU32::new(LANES).unwrap());
+    let config = config(&topics.name);
     topics.start_at(50, LANES);
     topics.claim(0);
     (0..5).for_each(|number| topics.event(0, 0, &number.to_string()));

@@ -4,7 +4,7 @@
 //! simply repeated; who migrates holds a lock that ends by itself. In the table `settled` stands what was decided when
 //! the cluster was made, and which migrations were run.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use scylla::errors::{ExecutionError, NewSessionError};
 use storage::lane::LaneCount;
@@ -15,7 +15,7 @@ use super::{
     metrics::{Kind, Metrics},
     session::{ConnectError, Effect, Session},
 };
-use crate::config::Cql;
+use crate::config::{Cql, Plan};
 
 /// The migrations, in their order; a schema's version is how many of them it has.
 const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_rows.cql")];
@@ -26,6 +26,8 @@ const SETTLED_TABLE: &str = "CREATE TABLE IF NOT EXISTS settled (name text PRIMA
 const VERSION: &str = "schema_version";
 const LANES: &str = "lanes";
 const GENERATION: &str = "generation";
+const HOST_PARTITIONS: &str = "host_partitions";
+const RAW_BYTES_MAX: &str = "raw_bytes_max";
 const LOCK: &str = "migrating";
 
 /// The lock of somebody who died while he migrated ends after this long.
@@ -39,15 +41,10 @@ pub struct Settled {
     pub lanes: LaneCount,
     /// How often the lanes' topics were made anew: positions of a later generation come after all earlier ones.
     pub generation: u32,
-}
-
-/// How the keyspace is to be made.
-#[derive(Clone, Debug)]
-pub struct Making {
-    /// Copies of each row, in the datacenter that is named in [`Cql`], or in each.
-    pub replication: u32,
-    /// How many lanes there are.
-    pub lanes: LaneCount,
+    /// The partitions of `hosts`.
+    pub host_partitions: NonZeroU32,
+    /// See [`Plan::raw_bytes_max`].
+    pub raw_bytes_max: u64,
 }
 
 /// Why a keyspace can't be used.
@@ -125,12 +122,13 @@ pub fn keyspace_of(cluster: &str) -> String {
     cluster.replace('-', "_")
 }
 
-/// Makes the keyspace, or brings it up to this program's version, and says what is settled. May be repeated.
-pub async fn init(config: &Cql, keyspace: &str, making: &Making, metrics: Metrics) -> Result<Settled, SchemaError> {
+/// Makes the keyspace, or brings it up to this program's version, and says what is settled. May be repeated. Rows are kept
+/// as often as planned in the datacenter that is named in [`Cql`], or in each.
+pub async fn init(config: &Cql, keyspace: &str, plan: &Plan, metrics: Metrics) -> Result<Settled, SchemaError> {
     check_name(keyspace)?;
     let outside = Session::connect(config, None, metrics.clone()).await?;
     let datacenter = config.datacenter.as_deref().unwrap_or("replication_factor");
-    let replication = making.replication;
+    let replication = plan.replication.cql;
     // A datacenter's name goes into a string of CQL.
     let datacenter = datacenter.replace('\'', "''");
     let make = format!(
@@ -146,20 +144,19 @@ pub async fn init(config: &Cql, keyspace: &str, making: &Making, metrics: Metric
     let migrated = migrate(&session, &settled).await;
     settled.unlock().await?;
     migrated?;
-    settled.settle(LANES, &making.lanes.0.to_string()).await?;
+    settled.settle(LANES, &plan.lanes.0.to_string()).await?;
     settled.settle(GENERATION, "0").await?;
+    settled.settle(HOST_PARTITIONS, &plan.host_partitions.to_string()).await?;
+    settled.settle(RAW_BYTES_MAX, &plan.raw_bytes_max.to_string()).await?;
     let settled = settled.read().await?;
-    check_lanes(&settled, making.lanes)?;
+    if settled.lanes != plan.lanes {
+        return Err(SchemaError::Lanes { found: settled.lanes.0.get(), asked: plan.lanes.0.get() });
+    }
     Ok(settled)
 }
 
 /// Connects to a keyspace of this program's version, and says what is settled there.
-pub async fn open(
-    config: &Cql,
-    keyspace: &str,
-    lanes: LaneCount,
-    metrics: Metrics,
-) -> Result<(Session, Settled), SchemaError> {
+pub async fn open(config: &Cql, keyspace: &str, metrics: Metrics) -> Result<(Session, Settled), SchemaError> {
     check_name(keyspace)?;
     let missing = || SchemaError::Missing { keyspace: keyspace.to_owned() };
     let session = match Session::connect(config, Some(keyspace), metrics).await {
@@ -181,7 +178,6 @@ pub async fn open(
         std::cmp::Ordering::Greater => return Err(SchemaError::Newer { found: version, known: MIGRATIONS.len() }),
     }
     let settled = settled.read().await?;
-    check_lanes(&settled, lanes)?;
     Ok((session, settled))
 }
 
@@ -207,14 +203,6 @@ fn check_name(keyspace: &str) -> Result<(), SchemaError> {
         && keyspace.starts_with(|first: char| first.is_ascii_lowercase())
         && keyspace.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     if fits { Ok(()) } else { Err(SchemaError::Name { keyspace: keyspace.to_owned() }) }
-}
-
-fn check_lanes(settled: &Settled, asked: LaneCount) -> Result<(), SchemaError> {
-    if settled.lanes == asked {
-        Ok(())
-    } else {
-        Err(SchemaError::Lanes { found: settled.lanes.0.get(), asked: asked.0.get() })
-    }
 }
 
 async fn migrate(session: &Session, settled: &Settlement<'_>) -> Result<(), SchemaError> {
@@ -315,16 +303,17 @@ impl<'a> Settlement<'a> {
     }
 
     async fn read(&self) -> Result<Settled, SchemaError> {
-        let (lanes, generation) = (self.get(LANES).await?, self.get(GENERATION).await?);
-        let (lanes, generation) = (lanes.unwrap_or_default(), generation.unwrap_or_default());
-        let lanes = match lanes.parse::<NonZeroU32>() {
-            Ok(lanes) => LaneCount(lanes),
-            Err(_) => return Err(SchemaError::Damaged { name: LANES, value: lanes }),
-        };
-        match generation.parse() {
-            Ok(generation) => Ok(Settled { lanes, generation }),
-            Err(_) => Err(SchemaError::Damaged { name: GENERATION, value: generation }),
-        }
+        Ok(Settled {
+            lanes: LaneCount(self.number(LANES).await?),
+            generation: self.number(GENERATION).await?,
+            host_partitions: self.number(HOST_PARTITIONS).await?,
+            raw_bytes_max: self.number(RAW_BYTES_MAX).await?,
+        })
+    }
+
+    async fn number<T: FromStr>(&self, name: &'static str) -> Result<T, SchemaError> {
+        let value = self.get(name).await?.unwrap_or_default();
+        value.parse().map_err(|_| SchemaError::Damaged { name, value })
     }
 
     /// Waits for who has it, at most until his lock would have ended by itself.

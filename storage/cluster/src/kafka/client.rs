@@ -43,8 +43,14 @@ pub(crate) fn settings(kafka: &Kafka, client_id: &str) -> ClientConfig {
         (Some(_), Some(_)) => "sasl_ssl",
     };
     settings.set("security.protocol", protocol);
-    if let Some(Tls { ca: Some(ca) }) = &kafka.tls {
-        settings.set("ssl.ca.location", ca.display().to_string());
+    if let Some(Tls { ca, own }) = &kafka.tls {
+        if let Some(ca) = ca {
+            settings.set("ssl.ca.location", ca.display().to_string());
+        }
+        if let Some(own) = own {
+            settings.set("ssl.certificate.location", own.display().to_string());
+            settings.set("ssl.key.location", own.display().to_string());
+        }
     }
     if let Some(sasl) = &kafka.sasl {
         let mechanism = match sasl.mechanism {

@@ -1,15 +1,22 @@
 //! The topics: their names, their settings, how they are made and checked.
 
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
 use rdkafka::{
+    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
     types::RDKafkaErrorCode,
 };
-use std::time::Duration;
-use storage::error::Error;
+use storage::{error::Error, lane::LaneCount};
 
-use super::failed;
-use crate::config::{Config, Retention};
+use super::{failed, quiet::Quiet};
+use crate::config::{Plan, Retention};
 
 /// How long the brokers may take to make or tell of a topic.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -59,10 +66,11 @@ pub(crate) struct Spec {
 }
 
 /// How all topics of a cluster must be.
-pub(crate) fn specs(config: &Config) -> Vec<Spec> {
-    let Topics { raw, verified, firehose, sequencer_state, hosts } = Topics::of(&config.name);
-    let lanes = i32::try_from(config.lanes.0.get()).expect("lanes are partitions");
-    let in_sync = config.replication.kafka.saturating_sub(1).max(1);
+pub(crate) fn specs(name: &str, plan: &Plan) -> Vec<Spec> {
+    let Topics { raw, verified, firehose, sequencer_state, hosts } = Topics::of(name);
+    let lanes = i32::try_from(plan.lanes.0.get()).expect("lanes are partitions");
+    let host_partitions = i32::try_from(plan.host_partitions.get()).expect("checked by who read the setting");
+    let in_sync = plan.replication.kafka.saturating_sub(1).max(1);
     let spec = |name, partitions, order: usize, own: &[(&'static str, String)]| {
         let record_bytes_max = atproto::frame::FRAME_BYTES_MAX + order * ENVELOPE_BYTES_MAX;
         let mut settings = vec![
@@ -79,9 +87,9 @@ pub(crate) fn specs(config: &Config) -> Vec<Spec> {
     vec![
         spec(raw, lanes, 1, &for_ever),
         spec(verified, lanes, 2, &for_ever),
-        spec(firehose, 1, 3, &window(config.retention)),
+        spec(firehose, 1, 3, &window(plan.retention)),
         spec(sequencer_state, 1, 1, &compacted),
-        spec(hosts, lanes, 1, &[("retention.ms", "86400000".to_owned())]),
+        spec(hosts, host_partitions, 1, &[("retention.ms", "86400000".to_owned())]),
     ]
 }
 
@@ -95,6 +103,64 @@ fn window(retention: Retention) -> Vec<(&'static str, String)> {
         ("retention.bytes", or_ever(window_bytes.map(u128::from))),
         ("segment.bytes", segment_bytes.to_string()),
     ]
+}
+
+/// A cluster's topics are not as its processes need them.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// No broker answers.
+    #[error("no answer from kafka at {brokers}: is it running, and is --kafka right?")]
+    Unreachable {
+        /// Who was asked.
+        brokers: String,
+        /// The last word of the client.
+        #[source]
+        source: KafkaError,
+    },
+    /// There is no such topic, or it has no partitions.
+    #[error("kafka has no topic {topic}: run `mainstem cluster init` first, with the same --cluster")]
+    Missing {
+        /// Its name.
+        topic: String,
+    },
+    /// Two topics are not of one cluster.
+    #[error("{one} has {lanes} partitions and {other} has {others}: they must be as many; see docs/cluster.md")]
+    Uneven {
+        /// A topic.
+        one: String,
+        /// Its partitions.
+        lanes: usize,
+        /// Another.
+        other: String,
+        /// Its partitions.
+        others: usize,
+    },
+}
+
+/// How many lanes a cluster's topics have. Blocks until a broker answers, at most for the time given.
+pub(crate) fn find(settings: &ClientConfig, topics: &Topics, within: Duration) -> Result<LaneCount, FindError> {
+    let brokers = settings.get("bootstrap.servers").unwrap_or_default().to_owned();
+    let unreachable = |source| FindError::Unreachable { brokers: brokers.clone(), source };
+    let consumer: BaseConsumer<Quiet> = settings.create_with_context(Quiet).map_err(unreachable)?;
+    let until = Instant::now() + within;
+    let partitions = |topic: &str| {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let metadata = consumer.fetch_metadata(Some(topic), left).map_err(unreachable)?;
+        match metadata.topics().first().map_or(0, |topic| topic.partitions().len()) {
+            0 => Err(FindError::Missing { topic: topic.to_owned() }),
+            count => Ok(count),
+        }
+    };
+    let (lanes, others) = (partitions(&topics.raw)?, partitions(&topics.verified)?);
+    partitions(&topics.firehose)?;
+    partitions(&topics.sequencer_state)?;
+    let missing = || FindError::Missing { topic: topics.raw.clone() };
+    let count = u32::try_from(lanes).ok().and_then(NonZeroU32::new).ok_or_else(missing)?;
+    if lanes != others {
+        let (one, other) = (topics.raw.clone(), topics.verified.clone());
+        return Err(FindError::Uneven { one, lanes, other, others });
+    }
+    Ok(LaneCount(count))
 }
 
 /// Makes the topics that are missing. Those that are there stay as they are.

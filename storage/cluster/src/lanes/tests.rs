@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    config::{self, Config, Cql, Replication, Retention},
+    config::{self, Config, Cql, Plan, Replication},
     intake::{self, RawIntake},
     kafka::{client, topics},
     recovery::Recovery,
@@ -80,6 +80,7 @@ impl Receipts for Told {
 /// A cluster's topics, with nobody on them.
 struct Topics {
     config: Config,
+    lanes: LaneCount,
     rows: Arc<MemoryRows>,
 }
 
@@ -94,18 +95,13 @@ impl Topics {
             tls: None,
             patience: Duration::from_secs(1),
         };
-        let config = Config {
-            name: name.to_owned(),
-            lanes: LaneCount(NonZeroU32::new(lanes).unwrap()),
-            kafka: login,
-            cql,
-            replication: Replication { kafka: 1, cql: 1 },
-            retention: Retention::default(),
-            limits: Limits::default(),
-        };
+        let config = Config { name: name.to_owned(), kafka: login, cql, limits: Limits::default() };
         let admin: AdminClient<DefaultClientContext> = client::settings(&config.kafka, "test").create().unwrap();
-        topics::create(&admin, &topics::specs(&config), 1).await.unwrap();
-        Topics { config, rows: Arc::default() }
+        let lanes = LaneCount(NonZeroU32::new(lanes).unwrap());
+        let replication = Replication { kafka: 1, cql: 1 };
+        let specs = topics::specs(name, &Plan { lanes, replication, ..Plan::default() });
+        topics::create(&admin, &specs, 1).await.unwrap();
+        Topics { config, lanes, rows: Arc::default() }
     }
 
     /// A process that judges.
@@ -117,7 +113,7 @@ impl Topics {
 
     /// A process that may join those that judge.
     fn process(&self) -> (Judge, Member) {
-        let Config { name, lanes, kafka, limits, .. } = &self.config;
+        let (Config { name, kafka, limits, .. }, lanes) = (&self.config, self.lanes);
         let settings = client::settings(kafka, "test");
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let topics = topics::Topics::of(name);
@@ -127,7 +123,7 @@ impl Topics {
             producer: Arc::clone(&producer),
             settings,
             name: name.clone(),
-            lanes: *lanes,
+            lanes,
             topics: topics.clone(),
             rows: Arc::clone(&self.rows) as _,
             limits: *limits,
@@ -139,7 +135,7 @@ impl Topics {
         let lanes_here = Arc::new(lanes_here);
         let intake = RawIntake::new(intake::Parts {
             topic: topics.raw,
-            lanes: *lanes,
+            lanes,
             producer,
             rows: Arc::clone(&self.rows) as _,
             metrics,
@@ -257,8 +253,8 @@ async fn lanes_move_to_who_comes_and_back_from_who_leaves() {
         first.push(number, number).await;
     }
     let mut counts = HashMap::new();
-    for lane in topics.config.lanes.all() {
-        let count = (1..=40).filter(|account| topics.config.lanes.lane_of(&sample::did(*account)) == lane).count();
+    for lane in topics.lanes.all() {
+        let count = (1..=40).filter(|account| topics.lanes.lane_of(&sample::did(*account)) == lane).count();
         let taken = first.pull(lane, count).await;
         timeout(LONG, first.lanes.append(taken.iter().map(accept).collect())).await.unwrap().unwrap();
         first.intake.cover(lane, taken.last().unwrap().position).await.unwrap();

@@ -17,7 +17,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 use runtime::{backoff::Backoff, clock::Clock};
-use storage::lane::Lane;
+use storage::lane::{Lane, LaneCount};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,7 +30,7 @@ use super::{
     state::{self, ReadError, StateReader, is_passing},
 };
 use crate::{
-    config,
+    OpenError, cluster, config,
     kafka::{
         client::{partition, settings},
         quiet::{self, Quiet},
@@ -159,7 +159,7 @@ impl From<Broken> for Failure {
 
 impl Config {
     /// Of a cluster.
-    pub(crate) fn of(config: &config::Config, clock: Clock) -> Config {
+    pub(crate) fn of(config: &config::Config, lanes: LaneCount, clock: Clock) -> Config {
         let Topics { verified, firehose, sequencer_state, .. } = Topics::of(&config.name);
         let name = format!("{}.sequencer", config.name);
         Config {
@@ -168,7 +168,7 @@ impl Config {
             verified,
             firehose,
             state: sequencer_state,
-            lanes: config.lanes.0.get(),
+            lanes: lanes.0.get(),
             limits: Limits::default(),
             clock,
         }
@@ -176,13 +176,14 @@ impl Config {
 }
 
 impl Sequencer {
-    /// A sequencer of a cluster that was made.
-    pub fn of(
+    /// A sequencer of a cluster that was made: Kafka must be there, nothing else.
+    pub async fn open(
         config: &config::Config,
         registry: &prometheus::Registry,
         clock: Clock,
-    ) -> Result<Sequencer, prometheus::Error> {
-        Ok(Sequencer::new(Config::of(config, clock), Metrics::register(registry)?))
+    ) -> Result<Sequencer, OpenError> {
+        let lanes = cluster::find_topics(config).await?;
+        Ok(Sequencer::new(Config::of(config, lanes, clock), Metrics::register(registry)?))
     }
 
     pub(crate) fn new(config: Config, metrics: Metrics) -> Sequencer {

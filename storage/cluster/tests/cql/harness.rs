@@ -22,11 +22,10 @@ use storage::{
     seq::Seq,
 };
 use storage_cluster::{
-    config::Cql,
+    config::{Cql, Plan, Replication},
     cql::{
-        Commands, CqlHosts, CqlIdentities, CqlRepos, Metrics, Rows, Session, Settled, TakedownRows,
-        hosts::Claims,
-        schema::{self, Making},
+        Commands, CqlHosts, CqlIdentities, CqlRepos, Metrics, Rows, Session, Settled, TakedownRows, hosts::Claims,
+        schema,
     },
 };
 use testservers::Cassandra;
@@ -56,8 +55,8 @@ pub(crate) fn new_keyspace() -> String {
     format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(crate) fn making(lanes: LaneCount) -> Making {
-    Making { replication: 1, lanes }
+pub(crate) fn plan(lanes: LaneCount) -> Plan {
+    Plan { lanes, replication: Replication { kafka: 1, cql: 1 }, ..Plan::default() }
 }
 
 /// A keyspace of its own on the shared server.
@@ -74,12 +73,12 @@ impl Keyspace {
 
     pub(crate) async fn make_on(cql: Cql, lanes: LaneCount) -> Keyspace {
         let name = new_keyspace();
-        schema::init(&cql, &name, &making(lanes), metrics()).await.unwrap();
+        schema::init(&cql, &name, &plan(lanes), metrics()).await.unwrap();
         Keyspace { cql, name, lanes }
     }
 
     pub(crate) async fn open(&self) -> (Arc<Session>, Settled) {
-        let (session, settled) = schema::open(&self.cql, &self.name, self.lanes, metrics()).await.unwrap();
+        let (session, settled) = schema::open(&self.cql, &self.name, metrics()).await.unwrap();
         (Arc::new(session), settled)
     }
 

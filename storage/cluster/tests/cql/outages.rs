@@ -15,7 +15,7 @@ use testservers::{
     cassandra::{PASSWORD, USER},
 };
 
-use crate::harness::{Keyspace, LANES, cql, making, metrics};
+use crate::harness::{Keyspace, LANES, cql, metrics, plan};
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(call).await.unwrap()
@@ -63,19 +63,22 @@ async fn a_session_goes_on_after_the_server_was_killed_and_started_again() {
 async fn tls_and_a_password_are_used_and_checked() {
     let node = blocking(|| Cassandra::start_with(Ipv4Addr::LOCALHOST, Security::TlsAndPassword).unwrap()).await;
     let login = |password: &str| Some(Login { user: USER.to_owned(), password: password.to_owned() });
-    let tls = Some(Tls { ca: node.certificate() });
+    let tls = Some(Tls { ca: node.certificate(), own: None });
     let good = Cql { login: login(PASSWORD), tls: tls.clone(), ..cql(&node) };
-    let made = schema::init(&good, "secured", &making(LANES), metrics()).await.unwrap();
-    let (_session, settled) = schema::open(&good, "secured", LANES, metrics()).await.unwrap();
+    let made = schema::init(&good, "secured", &plan(LANES), metrics()).await.unwrap();
+    let (_session, settled) = schema::open(&good, "secured", metrics()).await.unwrap();
     assert_eq!(settled, made);
     for (what, refused) in [
         ("another password", Cql { login: login("guessed"), tls: tls.clone(), ..cql(&node) }),
         ("no password", Cql { tls, ..cql(&node) }),
         ("no tls", Cql { login: login(PASSWORD), ..cql(&node) }),
-        ("a certificate of nobody known", Cql { login: login(PASSWORD), tls: Some(Tls { ca: None }), ..cql(&node) }),
+        (
+            "a certificate of nobody known",
+            Cql { login: login(PASSWORD), tls: Some(Tls { ca: None, own: None }), ..cql(&node) },
+        ),
     ] {
         assert!(Session::connect(&refused, None, metrics()).await.is_err(), "{what}");
-        let opened = schema::open(&refused, "secured", LANES, metrics()).await;
+        let opened = schema::open(&refused, "secured", metrics()).await;
         assert!(matches!(opened, Err(SchemaError::Connect(_))), "{what}");
     }
 }

@@ -7,7 +7,7 @@ use storage::{conformance::sample, lane::LaneCount};
 use storage_cluster::cql::schema::{self, SchemaError};
 use testservers::Cassandra;
 
-use crate::harness::{Keyspace, LANES, cql, making, metrics, new_keyspace};
+use crate::harness::{Keyspace, LANES, cql, metrics, new_keyspace, plan};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn init_may_be_repeated_and_at_once() {
@@ -16,8 +16,8 @@ async fn init_may_be_repeated_and_at_once() {
     let did = sample::did(1);
     let state = sample::state(sample::host(1), 1);
     rows.apply(LANES.lane_of(&did), &[(did.clone(), state.clone(), 1)]).await.unwrap();
-    let making = making(LANES);
-    let again = || schema::init(&keyspace.cql, &keyspace.name, &making, metrics());
+    let plan = plan(LANES);
+    let again = || schema::init(&keyspace.cql, &keyspace.name, &plan, metrics());
     let (first, second) = tokio::join!(again(), again());
     assert_eq!(first.unwrap(), second.unwrap());
     assert_eq!(keyspace.rows().await.get(&did).await.unwrap(), Some(state));
@@ -27,34 +27,33 @@ async fn init_may_be_repeated_and_at_once() {
 async fn what_does_not_fit_is_refused_by_name() {
     let cql = cql(Cassandra::shared());
     let name = new_keyspace();
-    let open = async |lanes| schema::open(&cql, &name, lanes, metrics()).await.map(drop);
+    let open = async || schema::open(&cql, &name, metrics()).await.map(drop);
     let outside = SessionBuilder::new().known_node(&cql.contact_points[0]).build().await.unwrap();
     let say = async |statement: String| outside.query_unpaged(statement, ()).await.map(drop).unwrap();
-    assert!(matches!(open(LANES).await, Err(SchemaError::Missing { .. })));
+    assert!(matches!(open().await, Err(SchemaError::Missing { .. })));
     say(format!("CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}"))
         .await;
-    assert!(matches!(open(LANES).await, Err(SchemaError::Missing { .. })), "cut off before anything was settled");
-    schema::init(&cql, &name, &making(LANES), metrics()).await.unwrap();
-    open(LANES).await.unwrap();
+    assert!(matches!(open().await, Err(SchemaError::Missing { .. })), "cut off before anything was settled");
+    schema::init(&cql, &name, &plan(LANES), metrics()).await.unwrap();
+    open().await.unwrap();
     let other = LaneCount(NonZeroU32::new(5).unwrap());
-    assert!(matches!(open(other).await, Err(SchemaError::Lanes { found: 4, asked: 5 })));
-    let init = schema::init(&cql, &name, &making(other), metrics()).await;
+    let init = schema::init(&cql, &name, &plan(other), metrics()).await;
     assert!(matches!(init, Err(SchemaError::Lanes { found: 4, asked: 5 })));
-    open(LANES).await.unwrap();
+    open().await.unwrap();
     // In the way of `put`: the same cell by the servers' agreement.
     let version = async |number: u32| {
         say(format!("UPDATE {name}.settled SET value = '{number}' WHERE name = 'schema_version' IF EXISTS")).await;
     };
     version(1_000).await;
-    let newer = open(LANES).await.unwrap_err();
+    let newer = open().await.unwrap_err();
     assert!(matches!(newer, SchemaError::Newer { found: 1_000, .. }));
     assert!(newer.to_string().contains("use the newer program"));
-    let init = schema::init(&cql, &name, &making(LANES), metrics()).await;
+    let init = schema::init(&cql, &name, &plan(LANES), metrics()).await;
     assert!(matches!(init, Err(SchemaError::Newer { .. })));
     version(0).await;
-    assert!(matches!(open(LANES).await, Err(SchemaError::Older { found: 0, .. })));
-    schema::init(&cql, &name, &making(LANES), metrics()).await.unwrap();
-    open(LANES).await.unwrap();
+    assert!(matches!(open().await, Err(SchemaError::Older { found: 0, .. })));
+    schema::init(&cql, &name, &plan(LANES), metrics()).await.unwrap();
+    open().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
