@@ -5,8 +5,10 @@ use std::{num::NonZeroU32, path::Path, sync::Arc};
 use prometheus::Registry;
 use runtime::clock::Clock;
 use storage::{Stores, lane::LaneCount, memory, seq::Seq};
+use storage_cluster::{Cluster, Roles};
+use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Store};
+use crate::config::{self, Config, Store};
 
 /// Lanes of one process. Written into a data folder when it is made, so never to be changed.
 const LANES: LaneCount = LaneCount(NonZeroU32::new(16).expect("16 is not 0"));
@@ -20,12 +22,17 @@ pub enum Error {
     /// The folder can't be looked at.
     #[error("failed to look at the data folder")]
     Repair(#[source] storage_local::OpenError),
+    /// The cluster can't be entered.
+    #[error("failed to join the cluster")]
+    Cluster(#[from] storage_cluster::OpenError),
 }
 
 /// Open stores, to be closed at the end.
 pub enum Opened {
     /// The folder's.
     Local(storage_local::Opened),
+    /// A process's part of a cluster.
+    Cluster(Box<Cluster>),
     /// Memory's.
     Memory(Stores),
 }
@@ -46,11 +53,14 @@ pub fn repair(dir: &Path, mend: bool) -> Result<Repair, Error> {
     Ok(Repair { sound: report.is_sound() || report.mended, report: report.to_string() })
 }
 
-/// Opens the stores. Of a folder it reads the newest part of the log, which may take a while.
-pub async fn open(store: &Store, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
-    let clock = clock.clone();
-    let now_micros = Arc::new(move || clock.now_micros());
-    match store {
+/// The claim of a crawler that reads all hosts.
+const THE_ONE_CRAWLER: u32 = 1;
+
+/// Opens the stores that the process's roles need. Of a folder it reads the newest part of the log, which may take a while.
+pub async fn open(config: &Config, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
+    let now = clock.clone();
+    let now_micros = Arc::new(move || now.now_micros());
+    match &config.store {
         Store::Local(local) => {
             let config = storage_local::Config {
                 window: Some(local.window),
@@ -60,6 +70,13 @@ pub async fn open(store: &Store, clock: &Clock, registry: &Registry) -> Result<O
             };
             let opened = tokio::task::spawn_blocking(move || storage_local::open(config)).await;
             Ok(Opened::Local(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?))
+        }
+        Store::Cluster(cluster) => {
+            let roles = Roles { judges: config.validate.is_some(), serves: config.serve.is_some() };
+            let claim = config.crawl.is_some().then_some(THE_ONE_CRAWLER);
+            let claims = Arc::new(move |_: &_| claim);
+            let opened = Cluster::open(cluster, roles, claims, clock.clone(), registry).await?;
+            Ok(Opened::Cluster(Box::new(opened)))
         }
         Store::Memory(config::Memory { window_bytes, seq_start }) => {
             Ok(Opened::Memory(memory::open_with(memory::Config {
@@ -77,14 +94,25 @@ impl Opened {
     pub fn stores(&self) -> Stores {
         match self {
             Opened::Local(opened) => opened.stores(),
+            Opened::Cluster(cluster) => cluster.stores(),
             Opened::Memory(stores) => stores.clone(),
         }
     }
 
-    /// Makes everything durable and lets go of it.
+    /// Cancelled when the stores can't be used any more and the process must start anew. Those of a folder say so with
+    /// every answer.
+    pub fn broken(&self) -> Option<CancellationToken> {
+        match self {
+            Opened::Cluster(cluster) => Some(cluster.broken()),
+            Opened::Local(_) | Opened::Memory(_) => None,
+        }
+    }
+
+    /// Makes everything durable and lets go of it; what others may take over is theirs at once.
     pub async fn close(self) -> Result<(), storage::error::Error> {
         match self {
             Opened::Local(opened) => opened.close().await,
+            Opened::Cluster(cluster) => cluster.close().await,
             Opened::Memory(_) => Ok(()),
         }
     }

@@ -46,6 +46,16 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay: crawl hosts, verify their events, and serve the merged firehose
     Run(RunArgs),
+    /// A cluster's tier: read hosts into Kafka
+    Crawl(CrawlRole),
+    /// A cluster's tier: verify what crawlers have read
+    Validate(ValidateRole),
+    /// A cluster's tier: put what is verified into one order; one works, others stand by
+    Sequence(SequenceRole),
+    /// A cluster's tier: serve the merged firehose, the public methods and administration
+    Serve(ServeRole),
+    /// Make a cluster's topics and tables, and look at it
+    Cluster(ClusterCommands),
     /// Watch a firehose, ours or another's, decoded
     Tail(TailArgs),
     /// Judge recorded frames, in order, as one stream; exit code 1 if one is refused
@@ -88,6 +98,221 @@ pub struct RunArgs {
     /// Run a simulated network in this process and relay it (implies --dev; its data is kept apart)
     #[arg(long, env = "MAINSTEM_SIMULATE", value_parser = FalseyValueParser::new())]
     pub simulate: bool,
+}
+
+/// Arguments of `crawl`.
+#[derive(Args, Clone, Debug)]
+pub struct CrawlRole {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Whom to read.
+    #[command(flatten)]
+    pub crawl: CrawlArgs,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// The process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Arguments of `validate`.
+#[derive(Args, Clone, Debug)]
+pub struct ValidateRole {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to verify.
+    #[command(flatten)]
+    pub validate: ValidateArgs,
+    /// Who accounts are.
+    #[command(flatten)]
+    pub plc: PlcArgs,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// The process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Arguments of `sequence`.
+#[derive(Args, Clone, Debug)]
+pub struct SequenceRole {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// The process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeRole {
+    /// Where the record of changes by administration is kept
+    #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR", help_heading = "Process")]
+    pub data_dir: PathBuf,
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Whom to serve.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Who accounts are.
+    #[command(flatten)]
+    pub plc: PlcArgs,
+    /// The network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// The process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Where a cluster's servers are, and how to speak to them.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub struct ClusterArgs {
+    /// The cluster's name: what its topics begin with, and its keyspace
+    #[arg(long = "cluster", value_name = "NAME", default_value = "mainstem", env = "MAINSTEM_CLUSTER")]
+    pub name: String,
+
+    /// Kafka's brokers; some of them are enough
+    #[arg(long, value_name = "HOST:PORT,…", env = "MAINSTEM_KAFKA")]
+    pub kafka: String,
+
+    /// Speak to Kafka over TLS
+    #[arg(long, env = "MAINSTEM_KAFKA_TLS", value_parser = FalseyValueParser::new())]
+    pub kafka_tls: bool,
+
+    /// A file with PEM certificates that sign the brokers' (implies --kafka-tls) [default: the system's]
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_KAFKA_CA_FILE")]
+    pub kafka_ca_file: Option<PathBuf>,
+
+    /// A file with our own certificate and its key, in PEM, where brokers ask for one (implies --kafka-tls)
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_KAFKA_CERT_FILE")]
+    pub kafka_cert_file: Option<PathBuf>,
+
+    /// The user at Kafka
+    #[arg(long, value_name = "NAME", env = "MAINSTEM_KAFKA_USER", requires = "kafka_password_file")]
+    pub kafka_user: Option<String>,
+
+    /// A file with the user's password on its first line
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_KAFKA_PASSWORD_FILE", requires = "kafka_user")]
+    pub kafka_password_file: Option<PathBuf>,
+
+    /// How the user says who it is: plain, scram-sha-256 or scram-sha-512
+    #[arg(long, value_name = "HOW", default_value = "scram-sha-512", env = "MAINSTEM_KAFKA_SASL")]
+    pub kafka_sasl: String,
+
+    /// Nodes of ScyllaDB or Cassandra; some of them are enough
+    #[arg(long, value_name = "HOST:PORT,…", env = "MAINSTEM_CQL")]
+    pub cql: String,
+
+    /// Of them the datacenter whose quorum counts, where there are several
+    #[arg(long, value_name = "NAME", env = "MAINSTEM_CQL_DATACENTER")]
+    pub cql_datacenter: Option<String>,
+
+    /// Speak to them over TLS
+    #[arg(long, env = "MAINSTEM_CQL_TLS", value_parser = FalseyValueParser::new())]
+    pub cql_tls: bool,
+
+    /// A file with PEM certificates that sign the nodes' (implies --cql-tls) [default: the public authorities']
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_CQL_CA_FILE")]
+    pub cql_ca_file: Option<PathBuf>,
+
+    /// The user there
+    #[arg(long, value_name = "NAME", env = "MAINSTEM_CQL_USER", requires = "cql_password_file")]
+    pub cql_user: Option<String>,
+
+    /// A file with the user's password on its first line
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_CQL_PASSWORD_FILE", requires = "cql_user")]
+    pub cql_password_file: Option<PathBuf>,
+}
+
+/// Arguments of `cluster`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterCommands {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// What to do with a cluster.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ClusterCommand {
+    /// Make the topics and the schema, or say what of them differs; safe to repeat
+    Init(ClusterInit),
+    /// Show lanes, lags, owners, the sequencer and the window
+    Status(ClusterStatus),
+    /// Make the state of the order anew of what was published, after its topic was lost
+    RestoreSequencer(ClusterRestore),
+}
+
+/// Arguments of `cluster init`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterInit {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Lanes: so many validators can share the work. Never to be changed without a stop (see docs/cluster.md)
+    #[arg(long, value_name = "N", default_value = "64", env = "MAINSTEM_LANES")]
+    pub lanes: String,
+
+    /// Partitions of hosts: so many crawlers can share them
+    #[arg(long, value_name = "N", default_value = "64", env = "MAINSTEM_HOST_PARTITIONS")]
+    pub host_partitions: String,
+
+    /// Copies of all data, in Kafka and in CQL; one is for trying out
+    #[arg(long, value_name = "N", default_value = "3", env = "MAINSTEM_REPLICATION")]
+    pub replication: String,
+
+    /// How long events are kept for replay: 72h, 30m, 7days
+    #[arg(long, value_name = "TIME", default_value = "72h", env = "MAINSTEM_WINDOW")]
+    pub window: String,
+
+    /// How many bytes of events are kept at most, whatever their age: 500GB, 20GiB
+    #[arg(long, value_name = "SIZE", default_value = "500GB", env = "MAINSTEM_WINDOW_BYTES")]
+    pub window_bytes: String,
+
+    /// How many bytes of events may wait to be verified, in all lanes; past them crawlers stop reading
+    #[arg(long, value_name = "SIZE", default_value = "50GB", env = "MAINSTEM_RAW_BYTES")]
+    pub raw_bytes: String,
+
+    /// The first seq to be given out, to go on above what another relay has given out
+    #[arg(long, value_name = "N", env = "MAINSTEM_SEQ_START")]
+    pub seq_start: Option<String>,
+}
+
+/// Arguments of `cluster status`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterStatus {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// JSON, for other programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `cluster restore-sequencer`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterRestore {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Go on after verified events that are gone and were not published: they are lost
+    #[arg(long)]
+    pub skip_lost: bool,
+
+    /// The next seq, where the firehose holds nothing that could tell it; above all that were ever served
+    #[arg(long, value_name = "N")]
+    pub next_seq: Option<String>,
 }
 
 /// Where the data is kept, and how much of it.

@@ -2,6 +2,8 @@
 //!
 //! Nobody after this checks a setting again, and nobody else reads arguments or the environment.
 
+pub mod cluster;
+
 use std::{
     collections::BTreeSet,
     fmt, fs, io,
@@ -23,7 +25,10 @@ use storage::{limits::Rules, seq::Seq};
 use url::Url;
 
 use crate::{
-    cli::{CrawlArgs, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, ServeArgs, ValidateArgs},
+    cli::{
+        CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, SequenceRole,
+        ServeArgs, ServeRole, ValidateArgs, ValidateRole,
+    },
     fanout::{hub, subscriber},
     limits_file,
 };
@@ -45,12 +50,14 @@ pub struct Config {
     pub store: Store,
     /// What holds of hosts.
     pub network: Network,
-    /// Whom to ask who accounts are.
-    pub plc: Plc,
+    /// Whom to ask who accounts are; `None` where nobody asks.
+    pub plc: Option<Plc>,
     /// Reading hosts; `None` where other processes do.
     pub crawl: Option<Crawl>,
     /// Verifying events; `None` where other processes do.
     pub validate: Option<Validate>,
+    /// Making the one order, which only a cluster's process does of its own.
+    pub sequence: bool,
     /// Serving subscribers; `None` where other processes do.
     pub serve: Option<Serve>,
     /// Whether a simulated network runs in the process.
@@ -62,6 +69,8 @@ pub struct Config {
 pub enum Store {
     /// In a folder of this machine, and the process plays all roles.
     Local(Local),
+    /// In a cluster's Kafka and CQL, and the process plays some roles.
+    Cluster(Box<storage_cluster::config::Config>),
     /// In memory, gone with the process: for tests.
     Memory(Memory),
 }
@@ -89,7 +98,7 @@ pub struct Local {
 }
 
 /// What holds of hosts, for all roles that have to do with them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Network {
     /// Whether local hosts are allowed and unlimited.
     pub dev: bool,
@@ -371,6 +380,9 @@ pub enum Error {
         #[source]
         source: CertificatesError,
     },
+    /// A cluster's.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
     /// Not a form of logs.
     #[error("--log-format {value:?} is not one of auto, text and json")]
     LogFormat {
@@ -417,30 +429,69 @@ impl Config {
             validate: Some(Validate::from_args(&args.validate)?),
             serve: Some(Serve::from_args(&args.serve)?),
             simulate: args.simulate,
-            ..Config::of(
-                &args.process,
-                store.data_dir.clone(),
-                Store::Local(store),
-                Network::from_args(&args.network, dev)?,
-                plc(&args.plc, dev)?,
-            )?
+            audit_dir: store.data_dir.clone(),
+            network: Network::from_args(&args.network, dev)?,
+            plc: Some(plc(&args.plc, dev)?),
+            ..Config::of(&args.process, Store::Local(store))?
+        };
+        config.with_ports_apart()
+    }
+
+    /// Of `mainstem crawl`.
+    pub fn of_crawl(args: &CrawlRole) -> Result<Config, Error> {
+        let dev = args.network.dev;
+        Ok(Config {
+            crawl: Some(Crawl::from_args(&args.crawl, dev)?),
+            network: Network::from_args(&args.network, dev)?,
+            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?
+        })
+    }
+
+    /// Of `mainstem validate`.
+    pub fn of_validate(args: &ValidateRole) -> Result<Config, Error> {
+        let dev = args.network.dev;
+        Ok(Config {
+            validate: Some(Validate::from_args(&args.validate)?),
+            network: Network::from_args(&args.network, dev)?,
+            plc: Some(plc(&args.plc, dev)?),
+            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?
+        })
+    }
+
+    /// Of `mainstem sequence`.
+    pub fn of_sequence(args: &SequenceRole) -> Result<Config, Error> {
+        let store = Store::Cluster(Box::new(cluster::from_args(&args.cluster)?));
+        Ok(Config { sequence: true, ..Config::of(&args.process, store)? })
+    }
+
+    /// Of `mainstem serve`.
+    pub fn of_serve(args: &ServeRole) -> Result<Config, Error> {
+        let dev = args.network.dev;
+        let config = Config {
+            serve: Some(Serve::from_args(&args.serve)?),
+            audit_dir: args.data_dir.clone(),
+            network: Network::from_args(&args.network, dev)?,
+            plc: Some(plc(&args.plc, dev)?),
+            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?
         };
         config.with_ports_apart()
     }
 
     /// What every process has, without a role.
-    fn of(args: &ProcessArgs, audit_dir: PathBuf, store: Store, network: Network, plc: Plc) -> Result<Config, Error> {
+    fn of(args: &ProcessArgs, store: Store) -> Result<Config, Error> {
         Ok(Config {
-            audit_dir,
+            // Only who serves has changes to record.
+            audit_dir: PathBuf::new(),
             admin_bind: address("--admin-bind", &args.admin_bind)?,
             admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
             admin_tokens: args.admin_token_file.as_deref().map_or_else(|| Ok(Vec::new()), admin_tokens)?,
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
             store,
-            network,
-            plc,
+            network: Network::default(),
+            plc: None,
             crawl: None,
             validate: None,
+            sequence: false,
             serve: None,
             simulate: false,
         })
@@ -464,9 +515,12 @@ impl Config {
         rows.push(("admin-bind", "admin_bind", self.admin_bind.to_string()));
         match &self.store {
             Store::Local(local) => local.describe(&mut rows),
+            Store::Cluster(config) => cluster::describe(config, &mut rows),
             Store::Memory(_) => {}
         }
-        self.describe_plc(&mut rows);
+        if let Some(plc) = &self.plc {
+            plc.describe(self.simulate, &mut rows);
+        }
         if let Some(crawl) = &self.crawl {
             crawl.describe(&mut rows);
         }
@@ -489,15 +543,6 @@ impl Config {
             text.push_str(&format!("{flag:<24} {value:<width$}  {origin}\n"));
         }
         text
-    }
-
-    fn describe_plc(&self, rows: &mut Vec<Row>) {
-        let url = if self.simulate { "(the simulated directory)".into() } else { self.plc.url.to_string() };
-        rows.extend([
-            ("plc-url", "plc_url", url),
-            ("plc-rate", "plc_rate", self.plc.rate.to_string()),
-            ("plc-concurrency", "plc_concurrency", self.plc.concurrency.to_string()),
-        ]);
     }
 
     fn describe_process(&self, rows: &mut Vec<Row>) {
@@ -568,6 +613,17 @@ impl Network {
             ("ca-file", "ca_file", certificates),
             ("contact", "contact", self.contact.clone().unwrap_or_else(none)),
             ("dev", "dev", self.dev.to_string()),
+        ]);
+    }
+}
+
+impl Plc {
+    fn describe(&self, simulate: bool, rows: &mut Vec<Row>) {
+        let url = if simulate { "(the simulated directory)".into() } else { self.url.to_string() };
+        rows.extend([
+            ("plc-url", "plc_url", url),
+            ("plc-rate", "plc_rate", self.rate.to_string()),
+            ("plc-concurrency", "plc_concurrency", self.concurrency.to_string()),
         ]);
     }
 }

@@ -8,6 +8,7 @@ pub mod advice;
 pub mod app;
 pub mod backend;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod console;
 pub mod descriptors;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use relay::{
     backend,
     cli::{self, Command, Origins, RepairArgs, RunArgs},
+    cluster,
     config::Config,
     console, descriptors, huge_pages, limits_file,
     node::Node,
@@ -45,7 +46,12 @@ fn main() -> ExitCode {
 
 async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => run(&args).await,
+        Command::Run(args) => run(Config::from_args(&args)?).await,
+        Command::Crawl(args) => run(Config::of_crawl(&args)?).await,
+        Command::Validate(args) => run(Config::of_validate(&args)?).await,
+        Command::Sequence(args) => run(Config::of_sequence(&args)?).await,
+        Command::Serve(args) => run(Config::of_serve(&args)?).await,
+        Command::Cluster(args) => cluster::run(&args.command).await,
         Command::Tail(args) => tail::run(&args).await.context("tail"),
         Command::Verify(args) => verify::run(&args).await.context("verify"),
         Command::Repair(args) => repair(&args),
@@ -55,8 +61,7 @@ async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode
     }
 }
 
-async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::from_args(args)?;
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.log.filter, config.log.format).context("--log")?;
     let mut signals = Signals::new().context("failed to listen for signals")?;
     let tasks = Tasks::new();

@@ -1,4 +1,4 @@
-//! All parts of a relay in one process: built in order, started, and drained.
+//! The parts of a relay that a process plays, all or some of them: built in order, started, and drained.
 //!
 //! [`Node::build`] opens the stores and binds the ports, so that every mistake in the settings is said before work
 //! starts. [`Node::start`] starts the parts. On shutdown they end from the sources to the subscribers: nothing new is
@@ -27,6 +27,7 @@ use runtime::{
     tasks::{Tasks, Undrained},
 };
 use storage::{Stores, limits, log::ReadError, refusal::Refusals};
+use storage_cluster::sequence::Sequencer;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -69,12 +70,13 @@ pub struct Node {
     vitals: Arc<Vitals>,
     metrics: admin::Metrics,
     registry: Registry,
-    opened: backend::Opened,
+    opened: Option<backend::Opened>,
     private: Listener,
     limits_watch: Option<limits_file::Watch>,
     directory: Option<identity::Directory>,
     crawler: Option<Crawler>,
     judge: Option<Judge>,
+    sequencer: Option<Sequencer>,
     serving: Option<Serving>,
     network: Option<Network>,
 }
@@ -112,6 +114,9 @@ pub enum Error {
     /// The stores can't be opened.
     #[error(transparent)]
     Backend(#[from] backend::Error),
+    /// The one order can't be made here.
+    #[error("failed to join the cluster")]
+    Sequencer(#[from] storage_cluster::OpenError),
     /// The simulated network can't be started.
     #[error(transparent)]
     Simulated(#[from] simulated::Error),
@@ -147,8 +152,12 @@ impl Node {
         };
         let registry = Registry::new();
         let metrics = admin::Metrics::register(&registry)?;
-        let private_http = http::Metrics::register(&registry, "private")?;
-        let opened = backend::open(&config.store, &clock, &registry).await?;
+        let private = private.counting(http::Metrics::register(&registry, "private")?);
+        if let (true, Store::Cluster(cluster)) = (config.sequence, &config.store) {
+            let sequencer = Sequencer::open(cluster, &registry, clock).await?;
+            return Ok(Node::sequencing(sequencer, private, metrics, registry, tasks));
+        }
+        let opened = backend::open(&config, &clock, &registry).await?;
         let mut stores = opened.stores();
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
         stores.intake = intake.clone();
@@ -171,8 +180,9 @@ impl Node {
         let vitals = Arc::new(Vitals {
             tasks,
             started: Instant::now(),
-            intake,
-            log: base.stores.log.clone(),
+            // What one process of a cluster pushes another judges.
+            intake: (config.crawl.is_some() && config.validate.is_some()).then_some(intake),
+            log: Some(base.stores.log.clone()),
             running: AtomicBool::new(false),
         });
 
@@ -180,14 +190,22 @@ impl Node {
             Some(serve) => Some(base.hub(serve).await?),
             None => None,
         };
-        let (resolver, directory) = base.identities(&config.plc)?;
-        let judge = match &config.validate {
-            Some(validate) => Some(base.judge(validate, resolver.clone())?),
-            None => None,
+        let (resolver, directory) = match &config.plc {
+            Some(plc) => base.identities(plc).map(|(resolver, directory)| (Some(resolver), Some(directory)))?,
+            None => (None, None),
         };
-        let (crawler, hosts) = base.crawler(config.crawl.as_ref(), config.network.dev)?;
-        let serving = match (config.serve, public, hub) {
-            (Some(serve), Some(public), Some((hub, fanout))) => {
+        let judge = match (&config.validate, &resolver) {
+            (Some(validate), Some(resolver)) => Some(base.judge(validate, resolver.clone())?),
+            _ => None,
+        };
+        let (crawler, hosts) = match config.crawl.is_some() || config.serve.is_some() {
+            true => base
+                .crawler(config.crawl.as_ref(), config.network.dev)
+                .map(|(crawler, hosts)| (Some(crawler), Some(hosts)))?,
+            false => (None, None),
+        };
+        let serving = match (config.serve, public, hub, resolver, hosts) {
+            (Some(serve), Some(public), Some((hub, fanout)), Some(resolver), Some(hosts)) => {
                 let administration =
                     Administration::build(config.admin_password, config.admin_tokens, &metrics, || {
                         Audit::open(&config.audit_dir, base.clock.clone(), base.tasks.clone())
@@ -227,15 +245,41 @@ impl Node {
             vitals,
             metrics,
             registry,
-            opened,
-            private: private.counting(private_http),
+            opened: Some(opened),
+            private,
             limits_watch,
-            directory: Some(directory),
-            crawler: Some(crawler),
+            directory,
+            crawler: crawler.filter(|_| config.crawl.is_some()),
             judge,
+            sequencer: None,
             serving,
             network,
         })
+    }
+
+    /// A process that makes the one order and does nothing else.
+    fn sequencing(
+        sequencer: Sequencer,
+        private: Listener,
+        metrics: admin::Metrics,
+        registry: Registry,
+        tasks: Tasks,
+    ) -> Node {
+        let running = AtomicBool::new(false);
+        Node {
+            vitals: Arc::new(Vitals { tasks, started: Instant::now(), intake: None, log: None, running }),
+            metrics,
+            registry,
+            opened: None,
+            private,
+            limits_watch: None,
+            directory: None,
+            crawler: None,
+            judge: None,
+            sequencer: Some(sequencer),
+            serving: None,
+            network: None,
+        }
     }
 
     /// Where the stream, the public methods and the page are served, where they are.
@@ -287,6 +331,18 @@ impl Node {
             tasks.spawn_critical("validator", async move { validator.run_workers(workers, stop).await })
         });
         let crawling = self.crawler.map(|crawler| tasks.spawn_critical("crawler", crawler.run()));
+        if let Some(sequencer) = self.sequencer {
+            tasks.spawn_critical("sequencer", sequencer.run(tasks.token()));
+        }
+        if let Some(broken) = opened.as_ref().and_then(backend::Opened::broken) {
+            let stop = tasks.token();
+            tasks.spawn_critical("stores", async move {
+                match stop.run_until_cancelled(broken.cancelled()).await {
+                    Some(()) => Err(Broken),
+                    None => Ok(()),
+                }
+            });
+        }
         if let Some(watch) = self.limits_watch {
             tasks.spawn_critical("limits file", watch.run(tasks.token()));
         }
@@ -375,7 +431,9 @@ async fn simulate(config: &mut Config, clock: Clock) -> Result<Network, Error> {
         simulated::prepare(&local.data_dir)?;
     }
     let network = simulated::start(clock).await?;
-    config.plc.url = network.plc_url().parse()?;
+    if let Some(plc) = &mut config.plc {
+        plc.url = network.plc_url().parse()?;
+    }
     if let Some(crawl) = &mut config.crawl {
         crawl.hosts = network.hosts().to_vec();
     }
@@ -441,12 +499,17 @@ impl Ending {
     }
 }
 
+/// The stores can't be used any more.
+#[derive(Debug, thiserror::Error)]
+#[error("what was sent to kafka may not be there; start again, and it is read anew")]
+struct Broken;
+
 /// A process at work.
 pub struct Running {
     tasks: Tasks,
     app: Option<App>,
     vitals: Arc<Vitals>,
-    opened: backend::Opened,
+    opened: Option<backend::Opened>,
     _network: Option<Network>,
 }
 
@@ -470,7 +533,9 @@ impl Running {
         let until = Instant::now() + deadline;
         let drained = self.tasks.drain(deadline.mul_f64(0.9)).await;
         drop((self.app, self.vitals));
-        tokio::time::timeout_at(until, self.opened.close()).await.map_err(|_| DrainError::CloseLate)??;
+        if let Some(opened) = self.opened {
+            tokio::time::timeout_at(until, opened.close()).await.map_err(|_| DrainError::CloseLate)??;
+        }
         Ok(drained?)
     }
 }

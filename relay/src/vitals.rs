@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use runtime::tasks::Tasks;
-use storage::log::EventLog;
+use storage::log::{EventLog, LogHealth};
 use tokio::time::Instant;
 
 use crate::{admin::readiness::Facts, lanes::WatchedIntake};
@@ -17,10 +17,10 @@ pub struct Vitals {
     pub tasks: Tasks,
     /// When the process began.
     pub started: Instant,
-    /// The intake, for what it has seen.
-    pub intake: Arc<WatchedIntake>,
-    /// The log, for its health.
-    pub log: Arc<dyn EventLog>,
+    /// The intake, for what it has seen, where events come in and are judged in this process.
+    pub intake: Option<Arc<WatchedIntake>>,
+    /// The log, for its health, where there is one.
+    pub log: Option<Arc<dyn EventLog>>,
     /// Whether all parts are running.
     pub running: AtomicBool,
 }
@@ -31,8 +31,8 @@ impl Vitals {
         Facts {
             running: self.running.load(Ordering::Relaxed),
             draining: self.tasks.cause().is_some(),
-            log: self.log.health(),
-            lanes_stalled: self.intake.standing_still(),
+            log: self.log.as_ref().map_or(LogHealth::Ready, |log| log.health()),
+            lanes_stalled: self.intake.as_ref().map_or(0, |intake| intake.standing_still()),
         }
     }
 }

@@ -62,8 +62,10 @@ impl Metrics {
     /// Looks.
     pub(super) fn look(&self, vitals: &Vitals) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.intake_bytes.set(gauge(vitals.intake.bytes_held()));
-        self.lanes_standing_still.set(gauge(vitals.intake.standing_still() as u64));
+        if let Some(intake) = &vitals.intake {
+            self.intake_bytes.set(gauge(intake.bytes_held()));
+            self.lanes_standing_still.set(gauge(intake.standing_still() as u64));
+        }
         self.uptime_seconds.set(gauge(vitals.started.elapsed().as_secs()));
     }
 }

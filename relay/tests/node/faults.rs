@@ -28,7 +28,7 @@ const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
 fn quick(network: &Network) -> Config {
     let mut config = config(&[]);
-    config.plc.url = network.plc_url().parse().unwrap();
+    config.plc.as_mut().unwrap().url = network.plc_url().parse().unwrap();
     crawl(&mut config).hosts = network.hosts().to_vec();
     crawl(&mut config).pace = CrawlPace {
         timing: Timing {

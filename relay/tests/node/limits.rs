@@ -18,7 +18,7 @@ async fn a_new_file_is_in_force_soon_and_a_bad_one_is_said_and_changes_nothing()
     // An hour's worth is the first two events of all there are; from then on, one in half an hour.
     fs::write(&file, "[[rule]]\nhosts = \"localhost\"\nevents_per_hour = 2\n").unwrap();
     let mut config = config(&["--limits", file.to_str().unwrap()]);
-    config.plc.url = network.plc_url().parse().unwrap();
+    config.plc.as_mut().unwrap().url = network.plc_url().parse().unwrap();
     crawl(&mut config).hosts = network.hosts().to_vec();
     let relay = Relay::start(config).await;
     network.announce_all().await.unwrap();

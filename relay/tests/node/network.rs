@@ -30,7 +30,7 @@ async fn a_host_asks_to_be_crawled_and_its_events_arrive() {
     };
     let network = Network::start_paused(network, Clock::system()).await.unwrap();
     let mut config = config(&[]);
-    config.plc.url = network.plc_url().parse().unwrap();
+    config.plc.as_mut().unwrap().url = network.plc_url().parse().unwrap();
     let relay = Relay::start(config).await;
     let url = format!("ws://{}", relay.public);
     let subscriber = subscriber::Subscriber::start(subscriber::Config { url, cursor: Some(0), keep: Keep::Received });
@@ -78,7 +78,7 @@ async fn a_hosts_page_tells_its_author_what_is_wrong() {
         });
     }
     let mut config = config(&[]);
-    config.plc.url = network.plc_url().parse().unwrap();
+    config.plc.as_mut().unwrap().url = network.plc_url().parse().unwrap();
     let relay = Relay::start(config).await;
 
     for (host, reason, expected) in [(theirs, "bad_car", "a CAR of version 1"), (other, "wrong_host", "localhost")] {

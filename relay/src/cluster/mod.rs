@@ -1,0 +1,60 @@
+//! `mainstem cluster`: makes a cluster, looks at one, and mends one.
+
+mod status;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use runtime::telemetry::{self, Format};
+use storage::seq::Seq;
+use storage_cluster::admin::{init, restore, schema};
+
+use crate::{
+    cli::{ClusterCommand, ClusterInit, ClusterRestore},
+    config::cluster::{Making, from_args, next_seq},
+};
+
+/// Does one of the commands.
+pub async fn run(command: &ClusterCommand) -> anyhow::Result<ExitCode> {
+    telemetry::init("warn", Format::Auto)?;
+    match command {
+        ClusterCommand::Init(args) => make(args).await,
+        ClusterCommand::Status(args) => status::run(args).await,
+        ClusterCommand::RestoreSequencer(args) => restore(args).await,
+    }
+}
+
+/// The schema before the topics: whoever finds these finds their rows' tables too.
+async fn make(args: &ClusterInit) -> anyhow::Result<ExitCode> {
+    let Making { cluster, plan, seq_start } = Making::from_args(args)?;
+    let settled = schema::init(&cluster, &plan).await.context("failed to make the tables")?;
+    let mut made = init::topics(&cluster, &plan, seq_start).await.context("failed to make the topics")?;
+    if settled.raw_bytes_max != plan.raw_bytes_max {
+        let (is, asked) = (settled.raw_bytes_max, plan.raw_bytes_max);
+        made.differs.push(format!("the cluster was made with --raw-bytes {is}B, not {asked}B, which stays"));
+    }
+    match made.began_at {
+        Some(seq) => println!("made the cluster {}: {} lanes, the first seq is {seq}", cluster.name, plan.lanes.0),
+        None => println!("the cluster {} is there: {} lanes", cluster.name, plan.lanes.0),
+    }
+    for what in &made.differs {
+        println!("differs: {what}");
+    }
+    Ok(if made.differs.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn restore(args: &ClusterRestore) -> anyhow::Result<ExitCode> {
+    let cluster = from_args(&args.cluster)?;
+    let next_seq: Option<Seq> = next_seq(args.next_seq.as_deref())?;
+    let options = restore::Options { skip_lost: args.skip_lost, next_seq };
+    let restored = tokio::task::spawn_blocking(move || restore::sequencer(&cluster, options)).await??;
+    let restore::Restored { next_seq, was_there, skipped } = restored;
+    match was_there {
+        true => println!("the order's state was there; the next seq is {next_seq}"),
+        false => println!("made the order's state anew; the next seq is {next_seq}"),
+    }
+    for (lane, from, until) in skipped {
+        println!("lost in lane {}: verified events from offset {from} to {until}", lane.0);
+    }
+    Ok(ExitCode::SUCCESS)
+}
