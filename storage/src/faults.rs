@@ -365,6 +365,10 @@ impl EventLog for Faulty {
         self.inner.log.window()
     }
 
+    async fn catch_up(&self) -> Result<(), Error> {
+        self.faults.call(Call::Read, self.inner.log.catch_up()).await
+    }
+
     fn health(&self) -> LogHealth {
         self.inner.log.health()
     }

@@ -141,34 +141,44 @@ pub struct Taken {
 /// ```
 ///
 /// Frames and commands of one DID come out in the order they were pushed. A frame that was pulled but not covered is
-/// held (or can be read again after a restart, from its host or from the queue). A command lives as long as the process:
-/// whoever gave it and was not told its end gives it again.
+/// held, and comes again after a restart: from its host, or, where the intake itself is durable, from there. A command
+/// lives at least as long as the process: whoever gave it and was not told its end gives it again.
+///
+/// Only the lanes that are this process's ([`crate::lane::Assignment`]) can be pulled, covered and settled; into all can be
+/// pushed.
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// The number of lanes.
     fn lanes(&self) -> LaneCount;
 
-    /// Puts a frame into its DID's lane. Waits while the lane holds its limit in bytes, or the frame's host its share of
-    /// it, counting frames that are neither settled nor covered yet: this wait is the back-pressure on the host's socket.
-    /// One frame alone is always taken.
+    /// Puts a frame into its DID's lane. Waits while there is no room: this wait is the back-pressure on the host's
+    /// socket. Where the intake holds frames itself, there is none while the lane holds its limit in bytes, or the
+    /// frame's host its share of it, of frames that are neither settled nor covered yet. Where it is durable, there is
+    /// none while its limit in bytes is on its way there, or the whole of it holds more than it may. One frame alone is
+    /// always taken.
+    ///
+    /// When it answers, the frame's place among those of its DID is settled, and no more: its receipt says that it is
+    /// taken, perhaps before this answers.
     async fn push(&self, frame: RawFrame) -> Result<(), Error>;
 
     /// Puts a command into its DID's lane. Waits as [`Intake::push`] does.
     async fn push_command(&self, command: Command) -> Result<(), Error>;
 
-    /// What comes next in a lane, in order: at least one (waits), then no more than are there and about `bytes_max`.
-    /// One caller a lane. Cancel-safe.
+    /// What comes next in a lane, in order: at least one (waits, for the lane to be ours too), then no more than are there
+    /// and about `bytes_max`. One caller a lane. Cancel-safe.
     async fn pull(&self, lane: Lane, bytes_max: usize) -> Result<Vec<Taken>, Error>;
 
     /// Everything in the lane up to and including `position` is judged, and what was accepted is durable in the log.
-    /// Tells the frames' receipts. (A command's is told by whoever judges it.)
+    /// Tells the frames' receipts that were not told yet: where the intake is durable, all were when they came. (A
+    /// command's is told by whoever judges it.)
     async fn cover(&self, lane: Lane, position: Position) -> Result<(), Error>;
 
     /// These frames of the lane are judged, and those accepted are durable in the log, though frames before them are
-    /// not: one that waits for its account's identity holds up neither the room nor the receipts of those after it. A
-    /// backend that knows only a low-water mark may do nothing; [`Intake::cover`] follows in time.
+    /// not: one that waits for its account's identity holds up neither the room nor the receipts of those after it. An
+    /// intake that holds nothing of what was taken has nothing to do; [`Intake::cover`] follows in time.
     async fn settle(&self, lane: Lane, positions: &[Position]) -> Result<(), Error>;
 
-    /// Bytes held now (pushed, and neither settled nor covered), all lanes.
+    /// Bytes held in this process now, all lanes: pushed, and neither settled nor covered; where the intake is durable,
+    /// not taken yet.
     fn bytes_held(&self) -> u64;
 }

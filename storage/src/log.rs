@@ -150,18 +150,24 @@ pub enum ReadError {
 /// The merged firehose.
 ///
 /// ```text
-///   append(batch) ─▶ seqs assigned ─▶ written ─▶ durable ─▶ window.last moves ─▶ repos updated ─▶ answered
-///                                                              └─▶ read() sees it
+///   one process   append(batch) ─▶ seqs assigned ─▶ durable ─▶ window.last moves ─▶ repos updated ─▶ answered
+///   a cluster     append(batch) ─▶ durable in their lanes ─▶ repos updated ─▶ answered
+///                                        └─▶ seqs assigned, elsewhere ─▶ window.last moves, in each process
 /// ```
 ///
 /// Seqs are dense: `last + 1`, `last + 2`, … A hole is there only where an operator made one after a loss: the log was
-/// mended, or told to jump; reads go over it. Batches of one caller that are awaited one after another keep their order;
-/// the order within a batch is kept.
+/// mended, or told to jump; reads go over it. The events of a lane keep the order of the calls, and within a call that of
+/// the batch; those of different lanes may come into the log in any order.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// Appends events. When it answers Ok they are durable, readable, and their states are in Repos. Waits while there
-    /// is no room ([`LogHealth::Full`]). Several calls may be under way at once; they are made durable together, in the
-    /// order in which the calls were first polled.
+    /// Appends events of lanes that are this process's ([`crate::lane::Assignment`]). When it answers Ok they are durable,
+    /// will be read once and in their lanes' order by everybody, and their states are in Repos. They can be read soon
+    /// after, if not before: [`EventLog::window`] shows when. Waits while there is no room ([`LogHealth::Full`]). Several
+    /// calls may be under way at once; each lane's events become durable in the order in which the calls were first
+    /// polled. Who does not wait for the answer has appended all of them or none.
+    ///
+    /// [`Error::Fenced`] says that a lane is another's by now: none, some or all of the batch may be in the log, as the
+    /// other has found out.
     async fn append(&self, batch: Vec<Accepted>) -> Result<(), Error>;
 
     /// The events after `after` (exclusive), in order: none where `after` is the last, else at least one and about
@@ -175,8 +181,14 @@ pub trait EventLog: Send + Sync {
         Ok(Block::copy_of(&events, &Buffers::new(0)))
     }
 
-    /// What can be read now; the receiver wakes when it changes.
+    /// What can be read now, in this process; the receiver wakes when it changes.
     fn window(&self) -> watch::Receiver<Window>;
+
+    /// Waits until [`EventLog::window`] shows all that anybody could read before the call: whoever has seen an event
+    /// elsewhere may know more than this process does. Where a log has one process there is nothing to wait for.
+    async fn catch_up(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Whether it takes events.
     fn health(&self) -> LogHealth;

@@ -14,7 +14,8 @@ pub enum Start {
     After(Seq),
     /// The same, and it is told first that events between its cursor and there are gone.
     Outdated(Seq),
-    /// Its cursor is past the last event: it is told so and the connection ends.
+    /// Its cursor is past the last event: it is told so and the connection ends. To be said only when the window is known
+    /// to show the log's end.
     Future,
 }
 

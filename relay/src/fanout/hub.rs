@@ -105,6 +105,11 @@ impl Hub {
         *self.shared.log.window().borrow()
     }
 
+    /// As [`EventLog::catch_up`].
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        self.shared.log.catch_up().await
+    }
+
     /// Wakes when there is something newer for those at the end.
     pub fn tail(&self) -> watch::Receiver<Seq> {
         self.shared.tail.subscribe()

@@ -73,17 +73,20 @@ pub enum Refused {
     AddressFull,
     /// Its token's seats are taken.
     TokenFull,
+    /// Its cursor is past what this node knows, and nobody can say whether it is past the log's end.
+    EndUnknown,
 }
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Refused; 6] = [
+    pub const ALL: [Refused; 7] = [
         Refused::NoUpgrade,
         Refused::BadRequest,
         Refused::WrongToken,
         Refused::Full,
         Refused::AddressFull,
         Refused::TokenFull,
+        Refused::EndUnknown,
     ];
 
     /// The metric's label.
@@ -95,6 +98,7 @@ impl Refused {
             Refused::Full => "full",
             Refused::AddressFull => "address_full",
             Refused::TokenFull => "token_full",
+            Refused::EndUnknown => "end_unknown",
         }
     }
 }

@@ -92,6 +92,9 @@ pub enum Error {
     /// The caller's token is not known.
     #[error("the token is not known here; use the one the operator gave you, or none")]
     WrongToken,
+    /// The log's end can't be learned now, and without it not whether a cursor is in the future.
+    #[error("your cursor is past what this node has seen so far; try again later")]
+    EndUnknown,
     /// A fault of ours.
     #[error("internal error")]
     Internal,
@@ -124,7 +127,7 @@ impl Error {
             | Error::TokenFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::WrongToken => StatusCode::UNAUTHORIZED,
             Error::CrawlRequestsOff => StatusCode::FORBIDDEN,
-            Error::TooManyHosts | Error::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Error::TooManyHosts | Error::Full | Error::EndUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -148,7 +151,7 @@ impl Error {
             | Error::TokenFull { .. } => "RateLimitExceeded",
             Error::WrongToken => "AuthenticationRequired",
             Error::CrawlRequestsOff => "CrawlRequestsNotAccepted",
-            Error::TooManyHosts | Error::Full => "NotEnoughResources",
+            Error::TooManyHosts | Error::Full | Error::EndUnknown => "NotEnoughResources",
             Error::Internal => "InternalServerError",
         }
     }
@@ -205,6 +208,9 @@ impl IntoResponse for Error {
             }
             Error::WrongToken => {
                 headers.insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+            }
+            Error::EndUnknown => {
+                headers.insert(header::RETRY_AFTER, http::HeaderValue::from(1));
             }
             Error::Full | Error::AddressFull { .. } | Error::TokenFull { .. } => {
                 headers.insert(header::RETRY_AFTER, http::HeaderValue::from(30));

@@ -1,6 +1,6 @@
 //! `com.atproto.sync.subscribeRepos`: from the request to a subscriber with its own socket.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     body::Body,
@@ -23,6 +23,7 @@ use crate::{
     config::SubscriberToken,
     fanout::{
         cursor::{self, Start},
+        hub::Hub,
         metrics::{Ended, Refused},
         outgoing::Reader,
         roster::{Guest, Pass, Place},
@@ -34,6 +35,9 @@ use crate::{
 /// The most that is kept of a header that subscribers write.
 const SHOWN_CHARS_MAX: usize = 256;
 
+/// How long somebody waits whose cursor is past what this node knows.
+const END_KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
 /// The header in which proxies say whom they serve.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -44,7 +48,11 @@ pub(super) async fn subscribe_repos(
     request: Request,
 ) -> Result<Response, Error> {
     let client = client(&app, &request);
-    let Admitted { place, start, reader, answer } = admit(&app, client, &params, &request).map_err(|turned_away| {
+    let admitted = match admit(&app, client, &params, &request) {
+        Ok(admitted) => start(&app.hub, admitted.cursor).await.map(|start| (admitted, start)),
+        Err(turned_away) => Err(turned_away),
+    };
+    let (Admitted { place, cursor: _, reader, answer }, start) = admitted.map_err(|turned_away| {
         let TurnedAway { reason, token, error } = turned_away;
         app.fanout.refused(reason);
         app.roster.turned_away(client, token.as_deref(), reason, app.clock.now_micros());
@@ -66,7 +74,7 @@ pub(super) async fn subscribe_repos(
 /// Somebody who becomes a subscriber.
 struct Admitted {
     place: Place,
-    start: Start,
+    cursor: Option<u64>,
     reader: Reader,
     /// The headers of the answer.
     answer: HeaderMap,
@@ -129,7 +137,25 @@ fn admit(app: &App, client: Option<IpAddr>, params: &Params, request: &Request) 
         error: no_seat.into(),
         token: pass.map(|pass| pass.name.to_string()),
     })?;
-    Ok(Admitted { place, start: cursor::start(cursor, &app.hub.window()), reader, answer })
+    Ok(Admitted { place, cursor, reader, answer })
+}
+
+/// Where a cursor begins. A subscriber may have come from a node that was ahead of this one: before it is told that its
+/// cursor is in the future, the log's end is asked for. It has its place meanwhile, so that those who wait are bounded.
+async fn start(hub: &Hub, cursor: Option<u64>) -> Result<Start, TurnedAway> {
+    let known = cursor::start(cursor, &hub.window());
+    if known != Start::Future {
+        return Ok(known);
+    }
+    let unknown = |why: &(dyn std::error::Error + 'static)| {
+        warn!(error = why, "where the log ends can't be learned");
+        TurnedAway::of(Refused::EndUnknown, Error::EndUnknown)
+    };
+    match tokio::time::timeout(END_KNOWN_WITHIN, hub.catch_up()).await {
+        Ok(Ok(())) => Ok(cursor::start(cursor, &hub.window())),
+        Ok(Err(error)) => Err(unknown(&error)),
+        Err(elapsed) => Err(unknown(&elapsed)),
+    }
 }
 
 /// A token was shown, and it is none of ours.
@@ -202,12 +228,78 @@ async fn socket(request: Request) -> Option<(TcpStream, Bytes)> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
+    use std::{num::NonZeroUsize, sync::Arc};
 
+    use async_trait::async_trait;
     use http::HeaderValue;
+    use storage::{
+        Stores,
+        conformance::sample,
+        log::{Accepted, EventLog, LogHealth, Published, ReadError, Window},
+        memory,
+        seq::Seq,
+    };
+    use tokio::sync::watch;
 
     use super::*;
-    use crate::config::Password;
+    use crate::{config::Password, fanout};
+
+    /// A log of which this process knows the end only when it has asked.
+    struct Behind {
+        log: Arc<dyn EventLog>,
+        shown: watch::Sender<Window>,
+        answers: bool,
+    }
+
+    #[async_trait]
+    impl EventLog for Behind {
+        async fn append(&self, batch: Vec<Accepted>) -> Result<(), storage::error::Error> {
+            self.log.append(batch).await
+        }
+
+        async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Published>, ReadError> {
+            let mut events = self.log.read(after, bytes_max).await?;
+            events.retain(|event| event.seq <= self.shown.borrow().last);
+            Ok(events)
+        }
+
+        fn window(&self) -> watch::Receiver<Window> {
+            self.shown.subscribe()
+        }
+
+        async fn catch_up(&self) -> Result<(), storage::error::Error> {
+            if !self.answers {
+                return std::future::pending().await;
+            }
+            self.shown.send_replace(*self.log.window().borrow());
+            Ok(())
+        }
+
+        fn health(&self) -> LogHealth {
+            self.log.health()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_is_asked_for_before_a_cursor_is_said_to_be_in_the_future() {
+        for answers in [true, false] {
+            let Stores { log, repos, .. } = memory::open();
+            let shown = watch::Sender::new(*log.window().borrow());
+            let log = Arc::new(Behind { log, shown, answers });
+            let metrics = fanout::Metrics::register(&prometheus::Registry::new()).unwrap();
+            let hub = Hub::build(log.clone(), repos, fanout::hub::Config::default(), metrics).await.unwrap();
+            log.append(sample::batch(1, 10, 100)).await.unwrap();
+            assert_eq!(start(&hub, Some(0)).await.ok(), Some(Start::After(Seq(0))), "nobody need be asked");
+            let (elsewhere, future) = (start(&hub, Some(7)).await, start(&hub, Some(11)).await);
+            if answers {
+                assert_eq!((elsewhere.ok(), future.ok()), (Some(Start::After(Seq(7))), Some(Start::Future)));
+            } else {
+                for turned_away in [elsewhere, future] {
+                    assert_eq!(turned_away.err().map(|turned_away| turned_away.reason), Some(Refused::EndUnknown));
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_token_is_asked_of_nobody_and_a_wrong_one_is_not_let_pass() {

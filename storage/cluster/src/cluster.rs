@@ -274,6 +274,10 @@ impl EventLog for ClusterLog {
         self.firehose.as_ref().map_or_else(|| self.nothing.subscribe(), Firehose::window)
     }
 
+    async fn catch_up(&self) -> Result<(), Error> {
+        self.firehose.as_ref().ok_or(Error::Closed)?.catch_up().await.map(drop)
+    }
+
     fn health(&self) -> LogHealth {
         LogHealth::Ready
     }
