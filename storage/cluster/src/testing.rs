@@ -109,6 +109,7 @@ impl Topics {
         let event = EventView {
             claim,
             position: None,
+            command: false,
             account: 7,
             taken_down: false,
             seq_slot: SeqSlot { start: end - 1, end },

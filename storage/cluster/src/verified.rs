@@ -9,7 +9,7 @@
 //! nothing more is appended or written.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -64,6 +64,8 @@ pub(crate) struct Appender {
 
 struct State {
     tail: Tail,
+    /// Positions of commands that were given out and are not covered.
+    commands: BTreeSet<u64>,
     waiting: VecDeque<Batch>,
     under_way: VecDeque<Batch>,
     /// Of batches that are under way or going into rows.
@@ -89,7 +91,14 @@ impl Appender {
     /// Under the claim that the tail begins after.
     pub(crate) fn new(parts: Parts, lane: Lane, claim: i64, tail: Tail) -> (Arc<Appender>, Settling) {
         let (send, delivered) = mpsc::unbounded_channel();
-        let state = State { tail, waiting: VecDeque::new(), under_way: VecDeque::new(), bytes: 0, delivered: send };
+        let state = State {
+            tail,
+            commands: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            under_way: VecDeque::new(),
+            bytes: 0,
+            delivered: send,
+        };
         let fenced = CancellationToken::new();
         let appender = Appender { parts, lane, claim, state: Mutex::new(state), fenced };
         (Arc::new(appender), Settling { delivered })
@@ -111,9 +120,16 @@ impl Appender {
         answered
     }
 
+    /// A command stands there: what settles it says so.
+    pub(crate) fn expect_command(&self, position: Position) {
+        self.state().commands.insert(position.0);
+    }
+
     /// All of `raw` up to this position is settled.
     pub(crate) fn cover(&self, position: Position) {
-        self.state().tail.cover(position);
+        let mut state = self.state();
+        state.tail.cover(position);
+        state.commands = state.commands.split_off(&(position.0 + 1));
     }
 
     /// From where a successor looks.
@@ -151,7 +167,8 @@ impl Appender {
             self.parts.metrics.batch_events.observe(batch.events.len() as f64);
             for event in &batch.events {
                 record.clear();
-                write_event(&mut record, event, self.claim, at_micros);
+                let command = event.position.is_some_and(|position| state.commands.contains(&position.0));
+                write_event(&mut record, event, command, self.claim, at_micros);
                 let this = Arc::clone(self);
                 let delivered = Box::new(move |delivered| this.delivered(delivered));
                 let sent = self.parts.producer.send(&self.parts.topic, partition(self.lane), &record, delivered);

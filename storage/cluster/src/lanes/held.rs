@@ -134,20 +134,22 @@ impl Held {
         let position = Position(u64::try_from(offset).map_err(|_| damaged(self.lane, offset))?);
         let record = Record::decode(record).map_err(|_| damaged(self.lane, offset))?;
         self.pulled_before.store(position.0 + 1, Ordering::Relaxed);
-        let is_settled = self.recovered.lock().unwrap_or_else(PoisonError::into_inner).takes(position);
-        let work = match (record, is_settled) {
-            (Record::Frame(_), true) => return Ok(None),
-            (Record::Command(order), true) => {
+        let mut recovered = self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = match record {
+            Record::Frame(_) if recovered.takes(position) => return Ok(None),
+            Record::Command(order) if recovered.takes_command(position, &order.did) => {
                 // Whoever waits may not have been told.
                 let _ends = self.answers.send(Ended::Before(order));
                 return Ok(None);
             }
-            (Record::Frame(frame), false) => frame.into_work(Arc::new(TakenBefore)),
-            (Record::Command(order), false) => {
+            Record::Frame(frame) => frame.into_work(Arc::new(TakenBefore)),
+            Record::Command(order) => {
+                self.appender.expect_command(position);
                 let receipt = Teller { id: order.id, answers: self.answers.clone() };
                 order.into_work(Arc::new(receipt))
             }
         };
+        drop(recovered);
         *bytes += match &work {
             Work::Frame(frame) => frame.bytes.len().max(1),
             Work::Command(_) => 1,

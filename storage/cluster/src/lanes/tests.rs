@@ -15,7 +15,7 @@ use storage::{
     repos::{LocalStatus, RepoState},
 };
 use testservers::Kafka;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::*;
 use crate::{
@@ -355,22 +355,67 @@ async fn what_a_zombie_writes_does_not_count() {
     second.leave().await;
 }
 
+/// Hears how a command ends.
+struct Ends(Mutex<Option<oneshot::Sender<Answer>>>);
+
+impl CommandReceipt for Ends {
+    fn settled(&self, result: Result<RepoState, Declined>) {
+        let _gone = self.0.lock().unwrap().take().unwrap().send(result);
+    }
+}
+
+fn command(account: u64, action: Action) -> (Command, oneshot::Receiver<Answer>) {
+    let (ends, ended) = oneshot::channel();
+    let receipt = Arc::new(Ends(Mutex::new(Some(ends))));
+    (Command { did: sample::did(account), action, received_at_micros: 1, receipt }, ended)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_left_no_record_is_not_carried_out_after_its_successor() {
+    let topics = Topics::make("successor", 1).await;
+    let lane = Lane(0);
+    let mut first = topics.judge();
+    first.until_held(1).await;
+    // The process that gives commands outlives who judges them.
+    let (pusher, _) = topics.process();
+    // What waits before them holds the cover.
+    first.push(1, 1).await;
+    while first.told.0.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut ended = Vec::new();
+    for action in [Action::Takedown, Action::Takedown, Action::Restore, Action::Takedown] {
+        let (command, ends) = command(1, action);
+        pusher.intake.push_command(command).await.unwrap();
+        ended.push(ends);
+    }
+    // The first of them, and the third: the second has changed nothing, the last is not judged yet.
+    let taken = first.pull(lane, 5).await;
+    let events = [(1, LocalStatus::TakenDown), (3, LocalStatus::None)].map(|(at, local)| {
+        let mut event = sample::accepted(1, 7, 300);
+        (event.state.local, event.position) = (local, Some(taken[at].position));
+        event
+    });
+    timeout(LONG, first.lanes.append(events.into())).await.unwrap().unwrap();
+    first.leave().await;
+    let mut second = topics.judge();
+    second.until_held(1).await;
+    let left = second.pull(lane, 2).await;
+    assert_eq!([left[0].position, left[1].position], [taken[0].position, taken[4].position]);
+    for ends in ended.drain(..3) {
+        let state = timeout(LONG, ends).await.expect("nobody is told").unwrap().unwrap();
+        assert_eq!(state.local, LocalStatus::None);
+    }
+    second.leave().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_gave_a_command_hears_its_end() {
-    struct Ends(Mutex<Option<tokio::sync::oneshot::Sender<Answer>>>);
-    impl CommandReceipt for Ends {
-        fn settled(&self, result: Result<RepoState, Declined>) {
-            let _gone = self.0.lock().unwrap().take().unwrap().send(result);
-        }
-    }
     let topics = Topics::make("commands", 1).await;
     let mut judge = topics.judge();
     judge.until_held(1).await;
     for leaves in [false, true] {
-        let (ends, ended) = tokio::sync::oneshot::channel();
-        let did = sample::did(1);
-        let receipt = Arc::new(Ends(Mutex::new(Some(ends))));
-        let command = Command { did, action: Action::Takedown, received_at_micros: 1, receipt };
+        let (command, ended) = command(1, Action::Takedown);
         // Whoever gives it lives elsewhere.
         let (pusher, _) = topics.process();
         pusher.intake.push_command(command).await.unwrap();

@@ -25,6 +25,7 @@ const CLAIM_BYTES: usize = 24;
 const EVENT_HEAD_BYTES: usize = 48;
 const TAKEN_DOWN: u8 = 1;
 const SETTLES: u8 = 2;
+const COMMAND: u8 = 4;
 
 /// What tells one process's claims from another's: random.
 pub(crate) type Instance = [u8; 16];
@@ -45,6 +46,8 @@ pub(crate) struct EventView<'a> {
     pub(crate) claim: i64,
     /// What of `raw` it settles.
     pub(crate) position: Option<Position>,
+    /// Whether that is a command: those of the account before it are settled too, and may have left no record.
+    pub(crate) command: bool,
     /// [`Did::lane_hash`] of the account.
     pub(crate) account: u64,
     /// Whether we have taken the account down, by the state after it.
@@ -61,13 +64,14 @@ pub(crate) struct EventView<'a> {
     pub(crate) frame: &'a [u8],
 }
 
-/// Appends the record of an event.
-pub(crate) fn write_event(out: &mut Vec<u8>, event: &Accepted, claim: i64, at_micros: u64) {
+/// Appends the record of an event, which may be what a `command` came to.
+pub(crate) fn write_event(out: &mut Vec<u8>, event: &Accepted, command: bool, claim: i64, at_micros: u64) {
     let mut state = Vec::new();
     event.state.encode(&mut state);
     let view = EventView {
         claim,
         position: event.position,
+        command,
         account: Did::lane_hash(event.did.as_str()),
         taken_down: event.state.local == LocalStatus::TakenDown,
         at_micros,
@@ -88,8 +92,11 @@ impl<'a> View<'a> {
                 out.extend(instance);
             }
             View::Event(event) => {
-                let EventView { claim, position, account, taken_down, at_micros, seq_slot, did, state, frame } = *event;
-                let flags = if taken_down { TAKEN_DOWN } else { 0 } | if position.is_some() { SETTLES } else { 0 };
+                let EventView { claim, position, command, account, taken_down, at_micros, seq_slot, did, state, frame } =
+                    *event;
+                let flag = |holds, flag| if holds { flag } else { 0 };
+                let settles = position.is_some();
+                let flags = flag(taken_down, TAKEN_DOWN) | flag(settles, SETTLES) | flag(settles && command, COMMAND);
                 out.reserve(EVENT_HEAD_BYTES + did.len() + state.len() + frame.len());
                 out.extend([VERSION, EVENT, flags, 0]);
                 out.extend(len_of(did));
@@ -141,13 +148,15 @@ fn decode_event(bytes: &[u8]) -> Option<EventView<'_>> {
     let (did, rest) = split(rest, u16_at(head, 4))?;
     let (state, frame) = split(rest, u16_at(head, 6))?;
     let seq_slot = SeqSlot { start: u32_at(head, 40), end: u32_at(head, 44) };
-    let sound =
-        seq_slot.start < seq_slot.end && seq_slot.end as usize <= frame.len() && head[2] & !(TAKEN_DOWN | SETTLES) == 0;
+    let flags = head[2];
+    let known = flags & !(TAKEN_DOWN | SETTLES | COMMAND) == 0 && flags & (SETTLES | COMMAND) != COMMAND;
+    let sound = known && seq_slot.start < seq_slot.end && seq_slot.end as usize <= frame.len();
     sound.then(|| EventView {
         claim: i64_at(head, 8),
-        position: (head[2] & SETTLES != 0).then_some(Position(u64_at(head, 32))),
+        position: (flags & SETTLES != 0).then_some(Position(u64_at(head, 32))),
+        command: flags & COMMAND != 0,
         account: u64_at(head, 16),
-        taken_down: head[2] & TAKEN_DOWN != 0,
+        taken_down: flags & TAKEN_DOWN != 0,
         at_micros: u64_at(head, 24),
         seq_slot,
         did,
@@ -168,6 +177,7 @@ mod tests {
         fn an_event_survives_its_encoding(
             (account, number, len) in (0_u64..1_000, any::<u64>(), 0_usize..400),
             claim in any::<i64>(), at in any::<u64>(), position in any::<Option<u64>>(), taken_down in any::<bool>(),
+            command in any::<bool>(),
         ) {
             let mut event = sample::accepted(account, number, len);
             event.position = position.map(Position);
@@ -175,9 +185,10 @@ mod tests {
                 event.state.local = LocalStatus::TakenDown;
             }
             let mut bytes = Vec::new();
-            write_event(&mut bytes, &event, claim, at);
+            write_event(&mut bytes, &event, command, claim, at);
             let Ok(View::Event(view)) = View::decode(&bytes) else { panic!("not an event") };
             prop_assert_eq!((view.claim, view.at_micros, view.position, view.taken_down), (claim, at, event.position, taken_down));
+            prop_assert_eq!(view.command, command && position.is_some());
             prop_assert_eq!(view.account, Did::lane_hash(event.did.as_str()));
             prop_assert_eq!(view.frame, &event.frame[..]);
             prop_assert_eq!((view.seq_slot.start, view.seq_slot.end), (event.seq_slot.start, event.seq_slot.end));
@@ -209,6 +220,7 @@ mod tests {
         let event = EventView {
             claim: 4,
             position: Some(Position(7)),
+            command: true,
             account: 5,
             taken_down: true,
             at_micros: 6,
@@ -217,10 +229,12 @@ mod tests {
             state: b"state",
             frame: b"frame",
         };
-        let mut expected = vec![1, 1, 3, 0, 3, 0, 5, 0];
+        let mut expected = vec![1, 1, 7, 0, 3, 0, 5, 0];
         [4, 5, 6, 7].into_iter().for_each(|number| expected.extend([number, 0, 0, 0, 0, 0, 0, 0]));
         expected.extend([1, 0, 0, 0, 2, 0, 0, 0]);
         expected.extend(b"didstateframe");
         assert_eq!(View::Event(event).encode(), expected);
+        expected[2] = 4;
+        assert!(View::decode(&expected).is_err(), "a command that settles nothing");
     }
 }
