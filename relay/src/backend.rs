@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::Path, sync::Arc};
 use prometheus::Registry;
 use runtime::clock::Clock;
 use storage::{Stores, lane::LaneCount, memory, seq::Seq};
-use storage_cluster::{Cluster, Roles};
+use storage_cluster::{Cluster, Pulse, Roles};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Store};
@@ -96,6 +96,14 @@ impl Opened {
             Opened::Local(opened) => opened.stores(),
             Opened::Cluster(cluster) => cluster.stores(),
             Opened::Memory(stores) => stores.clone(),
+        }
+    }
+
+    /// What looks how a cluster stands; `None` where there is none, or it was taken before.
+    pub fn pulse(&mut self) -> Option<Pulse> {
+        match self {
+            Opened::Cluster(cluster) => cluster.pulse(),
+            Opened::Local(_) | Opened::Memory(_) => None,
         }
     }
 

@@ -443,7 +443,12 @@ pub struct ProcessArgs {
     pub admin_token_file: Option<PathBuf>,
 
     /// What is logged: error, warn, info, debug, or directives such as info,crawler=debug
-    #[arg(long, value_name = "FILTER", default_value = "info,fjall=warn,lsm_tree=warn", env = "MAINSTEM_LOG")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info,fjall=warn,lsm_tree=warn,scylla=error",
+        env = "MAINSTEM_LOG"
+    )]
     pub log: String,
 
     /// The form of the logs: auto (text on a terminal, else JSON), text or json

@@ -27,7 +27,7 @@ use runtime::{
     tasks::{Tasks, Undrained},
 };
 use storage::{Stores, limits, log::ReadError, refusal::Refusals};
-use storage_cluster::sequence::Sequencer;
+use storage_cluster::{Pulse, sequence::Sequencer};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -77,6 +77,7 @@ pub struct Node {
     crawler: Option<Crawler>,
     judge: Option<Judge>,
     sequencer: Option<Sequencer>,
+    pulse: Option<Pulse>,
     serving: Option<Serving>,
     network: Option<Network>,
 }
@@ -157,7 +158,8 @@ impl Node {
             let sequencer = Sequencer::open(cluster, &registry, clock).await?;
             return Ok(Node::sequencing(sequencer, private, metrics, registry, tasks));
         }
-        let opened = backend::open(&config, &clock, &registry).await?;
+        let mut opened = backend::open(&config, &clock, &registry).await?;
+        let pulse = opened.pulse();
         let mut stores = opened.stores();
         let intake = Arc::new(WatchedIntake::new(stores.intake.clone()));
         stores.intake = intake.clone();
@@ -183,6 +185,8 @@ impl Node {
             // What one process of a cluster pushes another judges.
             intake: (config.crawl.is_some() && config.validate.is_some()).then_some(intake),
             log: Some(base.stores.log.clone()),
+            cluster: pulse.as_ref().map(Pulse::health),
+            sequencer: None,
             running: AtomicBool::new(false),
         });
 
@@ -252,6 +256,7 @@ impl Node {
             crawler: crawler.filter(|_| config.crawl.is_some()),
             judge,
             sequencer: None,
+            pulse,
             serving,
             network,
         })
@@ -265,9 +270,17 @@ impl Node {
         registry: Registry,
         tasks: Tasks,
     ) -> Node {
-        let running = AtomicBool::new(false);
+        let vitals = Vitals {
+            tasks,
+            started: Instant::now(),
+            intake: None,
+            log: None,
+            cluster: None,
+            sequencer: Some(sequencer.phase()),
+            running: AtomicBool::new(false),
+        };
         Node {
-            vitals: Arc::new(Vitals { tasks, started: Instant::now(), intake: None, log: None, running }),
+            vitals: Arc::new(vitals),
             metrics,
             registry,
             opened: None,
@@ -277,6 +290,7 @@ impl Node {
             crawler: None,
             judge: None,
             sequencer: Some(sequencer),
+            pulse: None,
             serving: None,
             network: None,
         }
@@ -333,6 +347,9 @@ impl Node {
         let crawling = self.crawler.map(|crawler| tasks.spawn_critical("crawler", crawler.run()));
         if let Some(sequencer) = self.sequencer {
             tasks.spawn_critical("sequencer", sequencer.run(tasks.token()));
+        }
+        if let Some(pulse) = self.pulse {
+            tasks.spawn_critical("pulse", pulse.run(tasks.token()));
         }
         if let Some(broken) = opened.as_ref().and_then(backend::Opened::broken) {
             let stop = tasks.token();

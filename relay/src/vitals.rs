@@ -7,9 +7,13 @@ use std::sync::{
 
 use runtime::tasks::Tasks;
 use storage::log::{EventLog, LogHealth};
-use tokio::time::Instant;
+use storage_cluster::{Health, sequence::Phase};
+use tokio::{sync::watch, time::Instant};
 
-use crate::{admin::readiness::Facts, lanes::WatchedIntake};
+use crate::{
+    admin::readiness::{ClusterFacts, Facts},
+    lanes::WatchedIntake,
+};
 
 /// What readiness and the process's metrics are made of.
 pub struct Vitals {
@@ -21,6 +25,10 @@ pub struct Vitals {
     pub intake: Option<Arc<WatchedIntake>>,
     /// The log, for its health, where there is one.
     pub log: Option<Arc<dyn EventLog>>,
+    /// How the cluster stands, where there is one.
+    pub cluster: Option<watch::Receiver<Health>>,
+    /// What the sequencer does, where there is one.
+    pub sequencer: Option<watch::Receiver<Phase>>,
     /// Whether all parts are running.
     pub running: AtomicBool,
 }
@@ -33,6 +41,9 @@ impl Vitals {
             draining: self.tasks.cause().is_some(),
             log: self.log.as_ref().map_or(LogHealth::Ready, |log| log.health()),
             lanes_stalled: self.intake.as_ref().map_or(0, |intake| intake.standing_still()),
+            uptime: self.started.elapsed(),
+            cluster: self.cluster.as_ref().map(|health| ClusterFacts::of(&health.borrow())),
+            sequencer: self.sequencer.as_ref().map(|phase| *phase.borrow()),
         }
     }
 }

@@ -97,7 +97,9 @@ fn encode(registry: &Registry) -> Response {
 }
 
 async fn ready(State(vitals): State<Arc<Vitals>>) -> Response {
-    let problems = readiness::problems(&vitals.facts());
+    let facts = vitals.facts();
+    let problems = readiness::problems(&facts);
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": problems.is_empty(), "problems": problems }))).into_response()
+    (status, Json(json!({ "ready": problems.is_empty(), "problems": problems, "notes": readiness::notes(&facts) })))
+        .into_response()
 }

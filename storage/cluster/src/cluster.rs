@@ -40,6 +40,7 @@ use crate::{
     },
     lanes::{self, JoinError, Lanes, Running},
     metrics::Metrics,
+    pulse::{self, Pulse},
     rows::CqlLaneRows,
 };
 
@@ -117,6 +118,7 @@ pub struct Cluster {
     intake: Arc<RawIntake>,
     producer: Arc<Producer>,
     judging: Option<Judging>,
+    pulse: Option<Pulse>,
 }
 
 /// The lanes, and the membership by which they come and go.
@@ -156,9 +158,11 @@ impl Cluster {
         let producer = Arc::new(Producer::new(&client, 2 * (limits.pushed_bytes_max + lane_bytes))?);
         let mut judging = None;
         let mut judged = None;
+        let mut read_by = None;
         if roles.judges {
+            let reader = Arc::new(Reader::new(&client, &config.name, limits.read_ahead_bytes)?);
             let parts = lanes::Parts {
-                reader: Arc::new(Reader::new(&client, &config.name, limits.read_ahead_bytes)?),
+                reader: Arc::clone(&reader),
                 settings: client.clone(),
                 name: config.name.clone(),
                 lanes,
@@ -172,10 +176,11 @@ impl Cluster {
             let (owned, member) = Lanes::new(parts);
             let owned = Arc::new(owned);
             judged = Some(Arc::clone(&owned));
+            read_by = Some(reader);
             judging = Some(Judging { lanes: owned, member: Mutex::new(Some(member.join()?)) });
         }
         let intake = Arc::new(RawIntake::new(intake::Parts {
-            topic: topics.raw,
+            topic: topics.raw.clone(),
             lanes,
             producer: Arc::clone(&producer),
             rows: lane_rows,
@@ -184,10 +189,19 @@ impl Cluster {
             judged: judged.clone(),
         }));
         let firehose = if roles.serves {
-            Some(Firehose::open(firehose::Config::of(config), firehose::Metrics::register(registry)?).await?)
+            let metrics = firehose::Metrics::register(registry)?;
+            Some(Arc::new(Firehose::open(firehose::Config::of(config), metrics).await?))
         } else {
             None
         };
+        let pulse = pulse::Parts {
+            producer: Arc::clone(&producer),
+            topic: topics.raw,
+            session: Arc::clone(&session),
+            lanes: judged.clone().zip(read_by),
+            firehose: firehose.clone(),
+        };
+        let pulse = Some(Pulse::new(pulse, registry)?);
         let log: Arc<dyn EventLog> =
             Arc::new(ClusterLog { lanes: judged.clone(), firehose, nothing: watch::Sender::default() });
         let takedowns = TakedownRows::prepare(Arc::clone(&session), Arc::clone(&log)).await?;
@@ -205,12 +219,17 @@ impl Cluster {
             // All hosts, for ever: one crawler alone.
             crawled: Arc::new(AllHosts::default()),
         };
-        Ok(Cluster { stores, intake, producer, judging })
+        Ok(Cluster { stores, intake, producer, judging, pulse })
     }
 
     /// The four nouns.
     pub fn stores(&self) -> Stores {
         self.stores.clone()
+    }
+
+    /// What looks how it stands; `None` when it was taken before.
+    pub fn pulse(&mut self) -> Option<Pulse> {
+        self.pulse.take()
     }
 
     /// Cancelled when what was sent may not be in Kafka: nothing more can be, and the process must start anew.
@@ -251,7 +270,7 @@ impl Drop for Cluster {
 /// The log as a process of these roles sees it.
 struct ClusterLog {
     lanes: Option<Arc<Lanes>>,
-    firehose: Option<Firehose>,
+    firehose: Option<Arc<Firehose>>,
     /// What who does not serve sees.
     nothing: watch::Sender<Window>,
 }
@@ -271,7 +290,7 @@ impl EventLog for ClusterLog {
     }
 
     fn window(&self) -> watch::Receiver<Window> {
-        self.firehose.as_ref().map_or_else(|| self.nothing.subscribe(), Firehose::window)
+        self.firehose.as_ref().map_or_else(|| self.nothing.subscribe(), |firehose| firehose.window())
     }
 
     async fn catch_up(&self) -> Result<(), Error> {

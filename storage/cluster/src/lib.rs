@@ -18,6 +18,7 @@ mod intake;
 mod kafka;
 mod lanes;
 mod metrics;
+mod pulse;
 mod recovery;
 mod rows;
 pub mod sequence;
@@ -29,3 +30,4 @@ mod wire;
 
 pub use cluster::{Cluster, OpenError, Roles};
 pub use kafka::Unreachable;
+pub use pulse::{FirehoseHealth, Health, LanesHealth, Pulse};

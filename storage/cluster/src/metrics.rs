@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) batch_events: Histogram,
     pub(crate) rows_seconds: Histogram,
     pub(crate) push_seconds: Histogram,
+    pub(crate) wait_seconds: Histogram,
 }
 
 impl Metrics {
@@ -57,8 +58,15 @@ impl Metrics {
                 HistogramOpts::new("mainstem_lane_push_seconds", "Time from a frame's coming to its being in raw.")
                     .buckets(seconds()),
             )?,
+            wait_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "mainstem_lane_wait_seconds",
+                    "Time from a frame's coming to a crawler until it is taken to be judged, by two machines' clocks.",
+                )
+                .buckets(seconds()),
+            )?,
         };
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 12] = [
             Box::new(metrics.held.clone()),
             Box::new(metrics.claims.clone()),
             Box::new(metrics.holes.clone()),
@@ -70,6 +78,7 @@ impl Metrics {
             Box::new(metrics.batch_events.clone()),
             Box::new(metrics.rows_seconds.clone()),
             Box::new(metrics.push_seconds.clone()),
+            Box::new(metrics.wait_seconds.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))?;
         Ok(metrics)

@@ -139,7 +139,8 @@ impl Session {
             // Cells without a position have the time of whoever writes them: of two calls of one process the later wins.
             .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()))
             .default_execution_profile_handle(writes.into_handle())
-            .fetch_schema_metadata(false);
+            // A statement goes to a replica of its partition: which that is, the keyspace says.
+            .fetch_full_schema_metadata(false);
         if let Some(login) = &config.login {
             builder = builder.user(&login.user, &login.password);
         }
@@ -147,13 +148,18 @@ impl Session {
             builder = builder.tls_context(Some(tls_settings(tls.ca.as_deref())?));
         }
         if let Some(keyspace) = keyspace {
-            builder = builder.use_keyspace(keyspace, false);
+            builder = builder.use_keyspace(keyspace, false).keyspaces_to_fetch([keyspace]);
         }
         let driver = builder.build().await.map_err(|source| ConnectError::Refused {
             contact_points: config.contact_points.clone(),
             source: Box::new(source),
         })?;
         Ok(Session { driver, reads: reads.into_handle(), patience: config.patience, metrics })
+    }
+
+    /// Whether a server answers.
+    pub(crate) async fn ask(&self) -> bool {
+        self.driver.query_unpaged("SELECT key FROM system.local", ()).await.is_ok()
     }
 
     /// Has the servers parse a statement, for all its later uses.

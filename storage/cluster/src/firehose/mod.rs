@@ -57,6 +57,8 @@ use crate::{
 
 /// How long Kafka may be silent before a call fails.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Who has not met the end for so long is behind; a batch takes less.
+const BEHIND_AFTER: Duration = Duration::from_secs(1);
 /// Memory of blocks that is kept to be used again.
 const BLOCK_BYTES_KEPT_MAX: usize = 8 << 20;
 
@@ -129,6 +131,10 @@ struct Ends {
     first: Option<Point>,
     /// The offset after the newest record.
     next: i64,
+    /// The end of the topic, as it was seen last.
+    high: i64,
+    /// When the tail had met the end.
+    met_end: std::time::Instant,
     /// Bytes and number of the events that the tail has seen: what is kept is estimated by them.
     seen_bytes: u64,
     seen: u64,
@@ -176,6 +182,14 @@ impl Firehose {
     pub(crate) async fn read_block(&self, after: Seq, bytes_max: usize) -> Result<Block, ReadError> {
         let events = self.read(after, bytes_max).await?;
         Ok(Block::copy_of(&events, &self.buffers))
+    }
+
+    /// Since when the end was not met, and how many offsets are missing up to the end that was seen last; `None` where
+    /// all is read. Marks of transactions count.
+    pub(crate) fn behind(&self) -> Option<(Duration, u64)> {
+        let Ends { met_end, high, next, .. } = *self.shared.ends();
+        let behind = met_end.elapsed();
+        (behind > BEHIND_AFTER).then(|| (behind, high.saturating_sub(next).max(0).unsigned_abs()))
     }
 
     /// Asks the partition's leader for the end of the log and waits until the window shows it. Calls that wait at the

@@ -63,7 +63,15 @@ impl Tail {
             ring: Mutex::new(Ring::new(config.limits.ring_bytes_max)),
             index: Mutex::new(Index::default()),
             window: watch::Sender::new(window),
-            ends: Mutex::new(Ends { low, first: None, next: low, seen_bytes: 0, seen: 0 }),
+            ends: Mutex::new(Ends {
+                low,
+                first: None,
+                next: low,
+                high: low,
+                met_end: Instant::now(),
+                seen_bytes: 0,
+                seen: 0,
+            }),
             stop,
             metrics,
             config,
@@ -152,13 +160,17 @@ impl Tail {
             // What was read is shown as soon as nothing more is there.
             let wait = if batch.is_empty() { LOOK } else { Duration::ZERO };
             let found = self.reader.next(wait).map_err(failed)?;
-            let more = match found {
+            let (more, at_end) = match found {
                 Found::Record(message) => {
                     batch.push(take(&message)?);
-                    batch.len() < TOGETHER_MAX
+                    (batch.len() < TOGETHER_MAX, false)
                 }
-                Found::End | Found::Nothing => false,
+                Found::End => (false, true),
+                Found::Nothing => (false, !wait.is_zero()),
             };
+            if at_end {
+                self.shared.ends().met_end = Instant::now();
+            }
             if !more {
                 self.shared.show(&mut batch);
             }
@@ -275,7 +287,8 @@ fn look_what_is_kept(shared: &Shared, reader: &mut Option<Reader>) -> Result<(),
         Some(reader) => reader,
         None => reader.insert(Reader::new(&shared.config, LOOK_BYTES, LOOK_BYTES).map_err(failed)?),
     };
-    let (low, _) = reader.watermarks()?;
+    let (low, high) = reader.watermarks()?;
+    shared.ends().high = high;
     let known = *shared.ends();
     if low != known.low && known.first.is_none_or(|first| first.offset < low) {
         shared.set_first(low, reader.look(low)?);

@@ -3,10 +3,14 @@
 //! What must hold: a record that can't be delivered ends the producer, and nothing that was sent after it is delivered. It
 //! never gives up by time: a broker that is away is waited for.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, ClientContext, Message,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     message::DeliveryResult,
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
@@ -15,7 +19,7 @@ use storage::error::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::client::failed;
+use super::{client::failed, quiet};
 
 /// Told the offset of a record, or that it may not be there. Called on the producer's own thread, a partition's in their
 /// order: must not block.
@@ -74,6 +78,11 @@ impl Producer {
         })
     }
 
+    /// Whether a broker answers within the time. Blocks.
+    pub(crate) fn is_answered(&self, topic: &str, within: Duration) -> bool {
+        self.inner.client().fetch_metadata(Some(topic), within).is_ok()
+    }
+
     /// Cancelled when it has ended by itself.
     pub(crate) fn ended(&self) -> &CancellationToken {
         &self.ended
@@ -102,7 +111,15 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        quiet::say(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        quiet::told(&error, reason);
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<Delivered>;

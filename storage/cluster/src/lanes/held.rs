@@ -1,10 +1,15 @@
 //! A lane that is ours: taking it over, and what is read and appended while it is.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use prometheus::Histogram;
+use runtime::clock::Clock;
 use storage::{
     error::Error,
     intake::{CommandReceipt, Declined, Position, Receipts, Taken, Work},
@@ -44,6 +49,8 @@ pub(crate) struct Held {
     pulled_before: AtomicU64,
     answers: mpsc::UnboundedSender<Ended>,
     rows: Arc<dyn LaneRows>,
+    clock: Clock,
+    wait_seconds: Histogram,
     /// Ends with this value.
     _tasks: JoinSet<()>,
 }
@@ -89,6 +96,8 @@ impl Held {
             pulled_before: AtomicU64::new(resume.raw),
             answers,
             rows: Arc::clone(&parts.rows),
+            clock: parts.clock.clone(),
+            wait_seconds: parts.metrics.wait_seconds.clone(),
             _tasks: tasks,
         })
     }
@@ -151,7 +160,12 @@ impl Held {
         };
         drop(recovered);
         *bytes += match &work {
-            Work::Frame(frame) => frame.bytes.len().max(1),
+            Work::Frame(frame) => {
+                // The crawler's clock may be ahead of ours.
+                let waited = self.clock.now_micros().saturating_sub(frame.received_at_micros);
+                self.wait_seconds.observe(Duration::from_micros(waited).as_secs_f64());
+                frame.bytes.len().max(1)
+            }
             Work::Command(_) => 1,
         };
         Ok(Some(Taken { position, work }))

@@ -13,6 +13,7 @@ use std::{
 
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
@@ -23,7 +24,10 @@ use tracing::{debug, error, info, warn};
 
 use super::{Shared, lane_of};
 use crate::{
-    kafka::client::{ends, partition},
+    kafka::{
+        client::{ends, partition},
+        quiet,
+    },
     tail::Resume,
 };
 
@@ -208,7 +212,15 @@ struct Context {
     desert: CancellationToken,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        quiet::say(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        quiet::told(&error, reason);
+    }
+}
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Context>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {

@@ -177,6 +177,21 @@ impl Lanes {
         Ok(())
     }
 
+    /// How many lanes are held, and how many are being taken over.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let ours = self.shared.ours();
+        let taking = ours.values().filter(|tenure| matches!(tenure, Tenure::Taking(_))).count();
+        let held = ours.values().filter(|tenure| matches!(tenure, Tenure::Held { .. })).count();
+        (held, taking)
+    }
+
+    /// The topic of inputs, and of each lane that is held the position before which all is settled.
+    pub(crate) fn covered(&self) -> (String, Vec<(Lane, u64)>) {
+        let resumes = self.shared.resumes();
+        let places = resumes.into_iter().map(|(lane, resume)| (lane, resume.raw)).collect();
+        (self.shared.parts.topics.raw.clone(), places)
+    }
+
     /// Fences all lanes. What is under way ends with [`Error::Fenced`].
     pub(crate) fn fence_all(&self) {
         let lanes: Vec<Lane> = self.shared.parts.lanes.all().collect();

@@ -1,12 +1,15 @@
 //! What the sequencer measures.
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 /// What a process in this role is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
+    /// Kafka does not answer, or has not yet.
+    Unreachable,
     /// Somebody else leads.
     StandingBy,
     /// Takes the producer and reads the state.
@@ -18,10 +21,13 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 4] = [Phase::StandingBy, Phase::TakingOver, Phase::Leading, Phase::BackingOff];
+    const ALL: [Phase; 5] =
+        [Phase::Unreachable, Phase::StandingBy, Phase::TakingOver, Phase::Leading, Phase::BackingOff];
 
-    fn as_str(self) -> &'static str {
+    /// A label.
+    pub fn as_str(self) -> &'static str {
         match self {
+            Phase::Unreachable => "unreachable",
             Phase::StandingBy => "standing_by",
             Phase::TakingOver => "taking_over",
             Phase::Leading => "leading",
@@ -44,6 +50,8 @@ pub(crate) struct Metrics {
     pub(crate) commit_seconds: Histogram,
     pub(crate) take_over_seconds: Histogram,
     pub(crate) age_seconds: Gauge,
+    pub(crate) wait_seconds: Histogram,
+    pub(crate) lag_records: IntGauge,
 }
 
 impl Metrics {
@@ -74,6 +82,16 @@ impl Metrics {
         )?;
         registry.register(Box::new(age_seconds.clone()))?;
         let seconds = exponential_buckets(0.001, 2.0, 15)?;
+        let lag_records = IntGauge::new(
+            "mainstem_sequencer_lag_records",
+            "Records of verified that the leader has not read yet, all lanes together; 0 where another leads.",
+        )?;
+        registry.register(Box::new(lag_records.clone()))?;
+        let wait_seconds = histogram(
+            "mainstem_sequencer_wait_seconds",
+            "From a transaction's oldest event being accepted until it can be read in the firehose.",
+            seconds.clone(),
+        )?;
         let metrics = Metrics {
             phase,
             events: counter("mainstem_sequencer_events_total", "Events that were given a seq.")?,
@@ -101,8 +119,10 @@ impl Metrics {
                 seconds,
             )?,
             age_seconds,
+            wait_seconds,
+            lag_records,
         };
-        metrics.set_phase(Phase::StandingBy);
+        metrics.set_phase(Phase::Unreachable);
         Ok(metrics)
     }
 

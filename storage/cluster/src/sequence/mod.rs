@@ -32,6 +32,7 @@ pub(crate) mod state;
 mod tests;
 
 pub(crate) use metrics::Metrics;
+pub use metrics::Phase;
 pub use run::Sequencer;
 #[cfg(test)]
 pub(crate) use run::{Config, Limits};

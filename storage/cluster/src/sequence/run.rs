@@ -1,7 +1,7 @@
 //! Standing by, taking over, leading.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use rdkafka::{
 };
 use runtime::{backoff::Backoff, clock::Clock};
 use storage::lane::{Lane, LaneCount};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -48,6 +49,10 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one call to Kafka may take before it is looked whether to go on with it.
 const CALL: Duration = Duration::from_secs(2);
+/// How often who stands by asks whether Kafka is there.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked how much is not read yet.
+const LAG_EVERY: Duration = Duration::from_secs(5);
 /// How long Kafka may be silent before everything is built anew.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After how long a transaction of one who is gone is ended, if nobody takes its producer over before.
@@ -105,6 +110,7 @@ impl Default for Limits {
 pub struct Sequencer {
     config: Config,
     metrics: Metrics,
+    phase: watch::Sender<Phase>,
 }
 
 /// Why a leader leaves, well.
@@ -187,7 +193,17 @@ impl Sequencer {
     }
 
     pub(crate) fn new(config: Config, metrics: Metrics) -> Sequencer {
-        Sequencer { config, metrics }
+        Sequencer { config, metrics, phase: watch::Sender::new(Phase::Unreachable) }
+    }
+
+    /// What it is doing; the receiver wakes when that changes.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.metrics.set_phase(phase);
+        self.phase.send_if_modified(|now| std::mem::replace(now, phase) != phase);
     }
 
     /// Leads or stands by until it is told to stop; then hands over at once. Fails only where an operator must act.
@@ -207,21 +223,27 @@ impl Sequencer {
         let mut rng: SmallRng = rand::make_rng();
         // The lead that another took by force, and when.
         let mut fenced: Option<(Grant, Instant)> = None;
-        let mut clients = None;
+        let mut clients: Option<Clients> = None;
+        let mut asked = Instant::now();
         while !stop.is_cancelled() {
             let grant = seat.poll(LOOK);
             let waits = fenced.is_some_and(|(lost, at)| lost == grant && at.elapsed() < FENCED_TIME);
             if !grant.held || waits {
-                self.metrics.set_phase(Phase::StandingBy);
                 if clients.is_none() {
                     clients = self.connect().inspect_err(|error| debug!(%error, "not connected yet")).ok();
+                    asked = Instant::now();
+                } else if asked.elapsed() > ASK_EVERY {
+                    clients = clients.filter(|clients| self.answers(clients));
+                    asked = Instant::now();
                 }
+                self.enter(if clients.is_some() { Phase::StandingBy } else { Phase::Unreachable });
                 continue;
             }
             fenced = None;
             let began = Instant::now();
             let ended = self.lead(&seat, grant, clients.take(), stop);
             self.metrics.age_seconds.set(0.0);
+            self.metrics.lag_records.set(0);
             match ended {
                 Ok(Left::Stopped) => {}
                 Ok(Left::Revoked) => info!("another sequencer leads now"),
@@ -237,7 +259,7 @@ impl Sequencer {
                     }
                     let wait = backoff.next(&mut rng);
                     warn!(what, %error, ?wait, "the sequencer starts anew");
-                    self.metrics.set_phase(Phase::BackingOff);
+                    self.enter(Phase::BackingOff);
                     let until = Instant::now() + wait;
                     while !stop.is_cancelled() && Instant::now() < until {
                         seat.poll(LOOK);
@@ -260,6 +282,11 @@ impl Sequencer {
         Ok(clients)
     }
 
+    /// Whether Kafka still answers who stands by.
+    fn answers(&self, clients: &Clients) -> bool {
+        clients.verified.fetch_metadata(Some(&self.config.verified), CALL).is_ok()
+    }
+
     fn lead(
         &self,
         seat: &Seat,
@@ -267,7 +294,7 @@ impl Sequencer {
         clients: Option<Clients>,
         stop: &CancellationToken,
     ) -> Result<Left, Failure> {
-        self.metrics.set_phase(Phase::TakingOver);
+        self.enter(Phase::TakingOver);
         let began = Instant::now();
         let call = Call { stop, until: began + PATIENCE };
         let Clients { producer, state, verified } =
@@ -280,9 +307,10 @@ impl Sequencer {
         self.assign_lanes(&verified, &state).map_err(Failure::of("read verified"))?;
         self.metrics.take_over_seconds.observe(began.elapsed().as_secs_f64());
         info!(next_seq = %state.next_seq, "leads the order");
-        self.metrics.set_phase(Phase::Leading);
+        self.enter(Phase::Leading);
         let queue = Queue::new(self.config.limits.queue_bytes_max);
         let committing_since = AtomicU64::new(NOTHING);
+        let taken_through = AtomicI64::new(0);
         std::thread::scope(|scope| {
             let reading = Reading {
                 sequencer: self,
@@ -290,6 +318,7 @@ impl Sequencer {
                 order: Order::new(state),
                 queue: &queue,
                 committing_since: &committing_since,
+                taken_through: &taken_through,
                 aged: Instant::now(),
             };
             let thread = std::thread::Builder::new().name("sequencer-reads".into());
@@ -298,12 +327,34 @@ impl Sequencer {
             if let Err(error) = spawned {
                 return Err(Failure::Final(Error::Client(error.into())));
             }
+            let thread = std::thread::Builder::new().name("sequencer-lag".into());
+            // Without it one figure is missing.
+            let _unmeasured = thread.spawn_scoped(scope, || self.watch_lag(&taken_through, &queue));
             let publishing =
                 Publishing { sequencer: self, producer, queue: &queue, committing_since: &committing_since };
             let left = publishing.run(seat, grant, stop);
             queue.close();
             left
         })
+    }
+
+    /// Shows how many records are not read yet, while the leader works.
+    fn watch_lag(&self, taken_through: &AtomicI64, queue: &Queue<Failure>) {
+        let Ok(consumer) = self.reader() else { return };
+        let mut looked = Instant::now();
+        while !queue.is_closed() {
+            std::thread::sleep(LOOK);
+            if looked.elapsed() < LAG_EVERY {
+                continue;
+            }
+            looked = Instant::now();
+            let end = |lane| consumer.fetch_watermarks(&self.config.verified, partition(Lane(lane)), CALL);
+            let ends: KafkaResult<i64> =
+                (0..self.config.lanes).map(|lane| end(lane).map(|(_, high)| high)).sum::<KafkaResult<i64>>();
+            if let Ok(ends) = ends {
+                self.metrics.lag_records.set((ends - taken_through.load(Ordering::Relaxed)).max(0));
+            }
+        }
     }
 
     fn producer(&self) -> KafkaResult<BaseProducer<Deliveries>> {
@@ -420,6 +471,8 @@ struct Reading<'a> {
     queue: &'a Queue<Failure>,
     /// When the oldest event of the transaction under way was accepted.
     committing_since: &'a AtomicU64,
+    /// The sum of the lanes' offsets before which all is read.
+    taken_through: &'a AtomicI64,
     /// When the age was shown last.
     aged: Instant,
 }
@@ -490,6 +543,8 @@ impl Reading<'_> {
             return;
         }
         self.aged = Instant::now();
+        let through = self.order.state().lanes.iter().map(|lane| lane.next_offset).sum();
+        self.taken_through.store(through, Ordering::Relaxed);
         let committing = Some(self.committing_since.load(Ordering::Relaxed)).filter(|at| *at != NOTHING);
         let oldest = committing.or_else(|| self.queue.oldest_at_micros()).or(laid.oldest_at_micros);
         let now = self.sequencer.config.clock.now_micros();
@@ -602,7 +657,11 @@ impl Publishing<'_> {
         let ending = Instant::now();
         self.send_record(&self.sequencer.config.state, Some(sequencer::KEY), &state.encode())?;
         self.commit()?;
-        self.committing_since.store(NOTHING, Ordering::Relaxed);
+        let oldest = self.committing_since.swap(NOTHING, Ordering::Relaxed);
+        if oldest != NOTHING {
+            let waited = self.sequencer.config.clock.now_micros().saturating_sub(oldest);
+            self.sequencer.metrics.wait_seconds.observe(Duration::from_micros(waited).as_secs_f64());
+        }
         commit_seconds.observe(ending.elapsed().as_secs_f64());
         transaction_events.observe(sent as f64);
         events.inc_by(sent as u64);
