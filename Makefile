@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run check test lint e2e bench fan-out soak growth cold-start fuzz
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -26,6 +26,9 @@ run: setup ## Build and start the relay; with no host given, a simulated network
 	  echo; echo "No host given: starting a simulated network beside the relay. For the real one: make run ARGS=\"--host pds.example.com\""; \
 	  exec $(CARGO_TARGET_DIR)/release/mainstem run --simulate; \
 	else exec $(CARGO_TARGET_DIR)/release/mainstem run $(ARGS); fi
+
+local-cluster: ## Run a whole cluster on this machine: Kafka, Cassandra and two of each role, as in: make local-cluster ARGS="--brokers 3"
+	@deploy/local-cluster $(ARGS)
 
 check: setup ## What a developer runs in a minute: format, lints and the tests of the pure crates
 	cargo fmt --all --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that what a build (`build`) or the whole test suite (`test`) needs is there. As root on a Debian-like system
-# it installs what is missing; elsewhere it says what to install and stops.
+# Makes sure that what a build (`build`), a cluster on this machine (`cluster`) or the whole test suite (`test`) needs is
+# there. As root on a Debian-like system it installs what is missing; elsewhere it says what to install and stops.
 set -euo pipefail
 what=${1:-build}
 
@@ -20,11 +20,14 @@ if [ "$what" = test ]; then
   need ss iproute2
   need go golang-go # indigo, the other implementation that commits are judged by
   need g++ g++ # better-sqlite3, a part of the real PDS, compiles
-  need java openjdk-17-jre-headless # Kafka and the CQL server run on it
-  need mvn maven # fetches both
   if command -v python3 >/dev/null 2>&1; then
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   fi
+fi
+
+if [ "$what" = test ] || [ "$what" = cluster ]; then
+  need java openjdk-17-jre-headless # Kafka and the CQL server run on it
+  need mvn maven # fetches both
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -79,6 +79,11 @@ impl Truth {
         self.events.push(Sent { host, seq, did: did.clone(), kind, digest, expect });
     }
 
+    /// All of it but the first `events`.
+    pub fn after(&self, events: usize) -> Truth {
+        Truth { hosts: self.hosts.clone(), events: self.events.get(events..).unwrap_or_default().to_vec() }
+    }
+
     /// The hosts.
     pub fn hosts(&self) -> &[HostName] {
         &self.hosts

@@ -6,6 +6,7 @@ mod fan_out;
 mod follow;
 mod generate;
 mod growth;
+mod local_cluster;
 mod measure;
 mod play;
 mod profile_args;
@@ -49,6 +50,9 @@ enum Command {
     /// for others to say; the tests of whole processes do.
     #[command(after_help = follow::EXAMPLES)]
     Follow(follow::Args),
+    /// Runs a whole cluster on this machine, until stopped: Kafka, a CQL server and processes of every role.
+    #[command(after_help = local_cluster::EXAMPLES)]
+    LocalCluster(local_cluster::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
     /// Measures what serving costs a relay: many subscribers, live and behind, beside raw sockets.
@@ -69,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Follow(args) => follow::run(args).await,
+        Command::LocalCluster(args) => local_cluster::run(args).await,
         Command::Bench(args) => measure::run(args).await,
         Command::FanOut(args) => fan_out::run(args).await,
         Command::Soak(args) => soak::run(args).await,

@@ -35,6 +35,15 @@ pub struct Config {
     pub keep: Keep,
 }
 
+/// Servers of the same stream, any of which will do.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    /// `ws://HOST:PORT` of each; the first is tried first.
+    pub urls: Vec<String>,
+    /// Without a word for so long, a node is left for the next.
+    pub silence_max: Duration,
+}
+
 /// What a subscriber keeps of each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -83,10 +92,16 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 impl Subscriber {
     /// Connects, again and again.
     pub fn start(config: Config) -> Subscriber {
-        let reading = Arc::new(Mutex::new(Reading { last_seq: config.cursor, ..Reading::default() }));
+        let nodes = Nodes { urls: vec![config.url], silence_max: Duration::MAX };
+        Subscriber::start_among(nodes, config.cursor, config.keep)
+    }
+
+    /// Connects, again and again, to the next node wherever one is gone or says nothing.
+    pub fn start_among(nodes: Nodes, cursor: Option<u64>, keep: Keep) -> Subscriber {
+        let reading = Arc::new(Mutex::new(Reading { last_seq: cursor, ..Reading::default() }));
         let (events_out, events) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(config, Arc::clone(&reading), events_out));
+        tasks.spawn(run(nodes, keep, Arc::clone(&reading), events_out));
         Subscriber { reading, events, tasks }
     }
 
@@ -126,18 +141,19 @@ impl Subscriber {
     }
 }
 
-async fn run(config: Config, reading: Arc<Mutex<Reading>>, events: watch::Sender<u64>) {
+async fn run(nodes: Nodes, keep: Keep, reading: Arc<Mutex<Reading>>, events: watch::Sender<u64>) {
     let clock = Clock::system();
     let limits = WebSocketConfig::default().max_message_size(Some(8 << 20)).max_frame_size(Some(8 << 20));
-    loop {
+    for node in nodes.urls.iter().cycle() {
         let cursor = lock(&reading).last_seq.map_or(String::new(), |cursor| format!("?cursor={cursor}"));
-        let url = format!("{}/xrpc/com.atproto.sync.subscribeRepos{cursor}", config.url);
-        if let Ok((mut socket, _)) = connect_async_with_config(url, Some(limits), true).await {
+        let url = format!("{node}/xrpc/com.atproto.sync.subscribeRepos{cursor}");
+        let connected = timeout(nodes.silence_max, connect_async_with_config(url, Some(limits), true)).await;
+        if let Ok(Ok((mut socket, _))) = connected {
             lock(&reading).connections += 1;
-            while let Some(Ok(message)) = socket.next().await {
+            while let Ok(Some(Ok(message))) = timeout(nodes.silence_max, socket.next()).await {
                 if let Message::Binary(frame) = message {
                     let mut reading = lock(&reading);
-                    reading.take(frame, config.keep, clock.now_micros());
+                    reading.take(frame, keep, clock.now_micros());
                     events.send_replace(reading.events);
                 }
             }

@@ -237,3 +237,30 @@ async fn the_pace_is_kept_and_as_read_waits_for_readers() {
     paced.stop().await;
     as_read.stop().await;
 }
+
+#[tokio::test]
+async fn a_subscriber_leaves_a_node_that_says_nothing_for_the_next() {
+    let network = Network::start_paused(Config { hosts: 1, ..small() }, Clock::system()).await.unwrap();
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let urls = vec![
+        format!("ws://{}", mute.local_addr().unwrap()),
+        format!("ws://{gone}"),
+        format!("ws://{}", network.hosts()[0]),
+    ];
+    let nodes = subscriber::Nodes { urls, silence_max: Duration::from_millis(200) };
+    let subscriber = Subscriber::start_among(nodes, Some(0), Keep::Received);
+    network.generate(20).await.unwrap();
+    assert!(subscriber.wait_for(20, Duration::from_secs(60)).await);
+    // It is left again, in its silence, and comes back at the cursor.
+    let again = async {
+        while subscriber.look(|reading| reading.connections) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.unwrap();
+    network.generate(20).await.unwrap();
+    assert!(subscriber.wait_for(network.stats().events, Duration::from_secs(60)).await);
+    let reading = subscriber.stop().await;
+    assert!(reading.received.is_sorted_by(|a, b| a.seq < b.seq), "something came twice");
+}

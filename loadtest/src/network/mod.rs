@@ -233,6 +233,11 @@ impl Network {
         self.world().truth().cloned().unwrap_or_else(|| Truth::new(self.names.clone()))
     }
 
+    /// As [`Network::truth`], without the first `events` of it.
+    pub fn truth_after(&self, events: usize) -> Truth {
+        self.world().truth().map_or_else(|| Truth::new(self.names.clone()), |truth| truth.after(events))
+    }
+
     /// What has been done so far.
     pub fn stats(&self) -> Stats {
         self.world().stats()
