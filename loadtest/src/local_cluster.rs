@@ -85,7 +85,7 @@ pub(crate) fn beside_us() -> anyhow::Result<PathBuf> {
 async fn start(args: Args, folder: PathBuf) -> anyhow::Result<(Cluster, Option<Network>)> {
     let program = args.relay.map_or_else(beside_us, Ok)?;
     println!("Starting Kafka and Cassandra …");
-    let servers = Arc::new(Servers::start(Ipv4Addr::LOCALHOST, usize::from(args.brokers)).await?);
+    let servers = Arc::new(Servers::start(usize::from(args.brokers)).await?);
     let network = match args.hosts.is_empty() {
         true => {
             let pace = network::Pace::PerSecond(args.rate);
@@ -117,6 +117,7 @@ async fn start(args: Args, folder: PathBuf) -> anyhow::Result<(Cluster, Option<N
         dev: args.dev || network.is_some(),
         init_args: vec![format!("--lanes={}", args.lanes)],
         role_args: Vec::new(),
+        sites: Vec::new(),
     };
     Ok((Cluster::start(config, servers).await?, network))
 }

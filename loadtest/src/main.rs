@@ -1,6 +1,7 @@
 //! `loadtest`: a simulated network to point a relay at, and measurements of a relay from outside.
 
 mod bench_args;
+mod chaos_args;
 mod cold;
 mod fan_out;
 mod follow;
@@ -53,6 +54,9 @@ enum Command {
     /// Runs a whole cluster on this machine, until stopped: Kafka, a CQL server and processes of every role.
     #[command(after_help = local_cluster::EXAMPLES)]
     LocalCluster(local_cluster::Args),
+    /// Breaks a cluster on this machine again and again, under load, and judges what its subscribers saw of it.
+    #[command(after_help = chaos_args::EXAMPLES)]
+    Chaos(chaos_args::Args),
     /// Measures what an event costs a relay, beside the bare cost of verifying the same signatures.
     Bench(measure::Args),
     /// Measures what serving costs a relay: many subscribers, live and behind, beside raw sockets.
@@ -74,6 +78,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Follow(args) => follow::run(args).await,
         Command::LocalCluster(args) => local_cluster::run(args).await,
+        Command::Chaos(args) => chaos_args::run(args).await,
         Command::Bench(args) => measure::run(args).await,
         Command::FanOut(args) => fan_out::run(args).await,
         Command::Soak(args) => soak::run(args).await,

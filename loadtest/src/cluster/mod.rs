@@ -23,6 +23,8 @@ use std::{
 use atproto::syntax::HostName;
 use tokio::{process::Command, task::JoinSet};
 
+use crate::lan::Site;
+
 use self::guard::Guard;
 pub use self::{
     process::{Launch, RoleProcess},
@@ -52,6 +54,8 @@ pub struct Config {
     pub init_args: Vec<String>,
     /// More arguments of all processes of a role.
     pub role_args: Vec<(Role, Vec<String>)>,
+    /// Where the first process of a role runs, if not among all others: a site whose cable to Kafka can be pulled.
+    pub sites: Vec<(Role, Site)>,
 }
 
 /// Why there is no cluster, or why it is not as it should be.
@@ -216,6 +220,21 @@ impl Cluster {
         self.processes.iter_mut().try_for_each(RoleProcess::check)
     }
 
+    /// Processes that have ended by themselves since this was last asked, and how, with their last lines.
+    pub fn ended(&mut self) -> Result<Vec<(Role, usize, String)>, Error> {
+        let mut ended = Vec::new();
+        for process in &mut self.processes {
+            match process.check() {
+                Ok(()) => {}
+                Err(Error::Ended { status, log, .. }) => {
+                    ended.push((process.role(), process.number(), format!("ended with {status} ({log})")));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(ended)
+    }
+
     /// Ends all processes in good order, whatever reads hosts first and whatever serves last.
     pub async fn stop(mut self) -> Result<(), Error> {
         for role in Role::ALL {
@@ -247,7 +266,13 @@ impl Cluster {
 
     fn launch(&self, role: Role, number: usize) -> Result<Launch, Error> {
         let config = &self.config;
-        let [admin, public] = free_ports(config.address)?;
+        let [mut admin, mut public] = free_ports(config.address)?;
+        let site = config.sites.iter().find(|(of, _)| *of == role && number == 1).map(|(_, site)| site.clone());
+        if let Some(address) = site.as_ref().and_then(|site| site.side_address) {
+            // Nobody else is there to have the same port.
+            admin.set_ip(address);
+            public.set_ip(address);
+        }
         let mut args: Vec<String> = self.place().into();
         args.extend(["--admin-bind".to_owned(), admin.to_string()]);
         if config.dev && role != Role::Sequence {
@@ -276,6 +301,7 @@ impl Cluster {
             args,
             admin,
             public: (role == Role::Serve).then_some(public),
+            site,
             log: config.folder.join(format!("{}-{number}.log", role.as_str())),
         })
     }

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Error, Role, guard::Guard};
-use crate::relay_process::{self, Usage, get};
+use crate::{
+    lan::Site,
+    relay_process::{self, Usage, get},
+};
 
 /// How long a process may take to be ready on a machine that is busy with tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -38,6 +41,8 @@ pub struct Launch {
     pub admin: SocketAddrV4,
     /// Its public listener, where it has one.
     pub public: Option<SocketAddrV4>,
+    /// Where it runs, if not beside us.
+    pub site: Option<Site>,
     /// Where its log is added to.
     pub log: PathBuf,
 }
@@ -75,6 +80,11 @@ impl RoleProcess {
         format!("{}-{}", self.launch.role, self.launch.number)
     }
 
+    /// Where it runs, if not beside us.
+    pub fn site(&self) -> Option<&Site> {
+        self.launch.site.as_ref()
+    }
+
     /// Its private listener.
     pub fn admin(&self) -> SocketAddrV4 {
         self.launch.admin
@@ -110,11 +120,16 @@ impl RoleProcess {
 
     /// Starts it.
     pub fn spawn(&mut self) -> Result<(), Error> {
-        let Launch { role, program, args, log, .. } = &self.launch;
+        let Launch { role, program, args, log, site, .. } = &self.launch;
         let log = File::options().create(true).append(true).open(log).map_err(Error::io("open a process's log"))?;
         let copy = log.try_clone().map_err(Error::io("open a process's log"))?;
-        let mut command = Command::new(program);
-        command.arg(role.as_str()).args(args).env_clear().stdin(Stdio::null()).stdout(log).stderr(copy);
+        let mut command = match site {
+            // `ip` becomes the program, under the same process id.
+            Some(site) => Command::from(site.command(program)),
+            None => Command::new(program),
+        };
+        command.arg(role.as_str()).args(args).stdin(Stdio::null()).stdout(log).stderr(copy);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         // Of its own group: Ctrl-C is for us, who end it in its turn.
         let child = command.process_group(0).kill_on_drop(true).spawn().map_err(Error::io("start mainstem"))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));

@@ -13,10 +13,15 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts both at once and waits until they are ready: some ten seconds.
-    pub async fn start(address: Ipv4Addr, brokers: usize) -> Result<Servers, Error> {
-        let kafka = blocking("start Kafka", move || Kafka::start_on(address, brokers));
-        let cassandra = blocking("start Cassandra", move || Cassandra::start_with(address, Security::None));
+    /// Starts both at once on loopback and waits until they are ready: some ten seconds.
+    pub async fn start(brokers: usize) -> Result<Servers, Error> {
+        Servers::start_on(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, brokers).await
+    }
+
+    /// As [`Servers::start`], on addresses of their own.
+    pub async fn start_on(kafka: Ipv4Addr, cql: Ipv4Addr, brokers: usize) -> Result<Servers, Error> {
+        let kafka = blocking("start Kafka", move || Kafka::start_on(kafka, brokers));
+        let cassandra = blocking("start Cassandra", move || Cassandra::start_with(cql, Security::None));
         let (kafka, cassandra) = tokio::try_join!(kafka, cassandra)?;
         Ok(Servers { kafka: Arc::new(kafka), cassandra: Arc::new(cassandra) })
     }
@@ -45,6 +50,12 @@ impl Servers {
     ) -> Result<(), Error> {
         let kafka = Arc::clone(&self.kafka);
         blocking(what, move || act(&kafka.brokers()[at])).await
+    }
+
+    /// Runs one of Kafka's own programs on the first broker: its class and its arguments. Gives what it prints.
+    pub async fn kafka_tool(&self, class: &'static str, args: Vec<String>) -> Result<String, Error> {
+        let kafka = Arc::clone(&self.kafka);
+        blocking("run a program of Kafka's", move || kafka.tool(class, &args)).await
     }
 
     /// Where a broker listens, by its place from 0, and its process, while it runs.

@@ -7,6 +7,7 @@
 
 use std::{
     collections::VecDeque,
+    net::Ipv4Addr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -125,13 +126,13 @@ impl ColdNetwork {
         let mut tasks = JoinSet::new();
         let mut hosts = Vec::new();
         for index in 0..config.hosts {
-            let listener = bind(0).await.map_err(Error::Listen)?;
+            let listener = bind(Ipv4Addr::LOCALHOST, 0).await.map_err(Error::Listen)?;
             let port = listener.local_addr().map_err(Error::Listen)?.port();
             hosts.push(HostName::parse(&format!("localhost:{port}")).map_err(Error::Name)?);
             tasks.spawn(serve(listener, Arc::new(HostSite { shared: Arc::clone(&shared), index })));
         }
         shared.hosts.send_replace(hosts.clone());
-        let listener = bind(0).await.map_err(Error::Listen)?;
+        let listener = bind(Ipv4Addr::LOCALHOST, 0).await.map_err(Error::Listen)?;
         let plc_url = format!("http://{}", listener.local_addr().map_err(Error::Listen)?);
         tasks.spawn(serve(listener, Arc::new(PlcSite(Arc::clone(&shared)))));
         Ok(ColdNetwork { shared, hosts, plc_url, _tasks: tasks })

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -60,10 +61,10 @@ pub enum Form {
 }
 
 impl Directory {
-    /// Serves it on a free port of loopback for as long as `tasks` run; gives its URL.
-    pub(crate) async fn listen(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> io::Result<String> {
-        let listener = listener::bind(0).await?;
-        let url = format!("http://localhost:{}", listener.local_addr()?.port());
+    /// Serves it on a free port for as long as `tasks` run; gives its URL.
+    pub(crate) async fn listen(self: &Arc<Self>, address: Ipv4Addr, tasks: &mut JoinSet<()>) -> io::Result<String> {
+        let listener = listener::bind(address, 0).await?;
+        let url = format!("http://{}", listener::name_of(&listener)?);
         tasks.spawn(listener::serve(listener, Arc::clone(self)));
         Ok(url)
     }

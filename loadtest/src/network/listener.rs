@@ -49,9 +49,17 @@ pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl I
     response
 }
 
-/// Listens on loopback; port 0 takes a free one.
-pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+/// Listens; port 0 takes a free one.
+pub(crate) async fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((address, port)).await
+}
+
+/// How a listener is reached: `localhost:PORT`, or `ADDRESS:PORT` where it is not loopback.
+pub(crate) fn name_of(listener: &TcpListener) -> io::Result<String> {
+    Ok(match listener.local_addr()? {
+        local if local.ip().is_loopback() => format!("localhost:{}", local.port()),
+        other => other.to_string(),
+    })
 }
 
 /// Serves for ever; dropped, it closes the port and cuts all connections.

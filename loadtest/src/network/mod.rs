@@ -1,5 +1,6 @@
 //! The simulated network: hosts with streams, a PLC directory, and accounts with real keys that sign real commits over
-//! real trees. Everything listens on 127.0.0.1 on free ports; hosts are named `localhost:PORT`.
+//! real trees. Everything listens on free ports of one address, by default 127.0.0.1, where hosts are named
+//! `localhost:PORT`.
 //!
 //! The same [`Config`] tells the same story again: keys, accounts, records and the order of what happens follow from the
 //! seed. Times, and with them revs and CIDs, are those of the clock.
@@ -23,6 +24,7 @@ mod world;
 use std::{
     collections::HashMap,
     io,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -61,6 +63,8 @@ pub const SEQ_GAP_MAX: u64 = 3;
 pub struct Config {
     /// Everything but time follows from it.
     pub seed: u64,
+    /// Where hosts and the directory listen.
+    pub address: Ipv4Addr,
     /// How many hosts.
     pub hosts: usize,
     /// How many accounts, dealt to the hosts in turn.
@@ -91,6 +95,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             seed: 1,
+            address: Ipv4Addr::LOCALHOST,
             hosts: 5,
             accounts: 50,
             p256_share: 0.3,
@@ -145,6 +150,7 @@ pub enum Error {
 
 /// A running network. Ends with its value.
 pub struct Network {
+    address: Ipv4Addr,
     world: Arc<Mutex<World>>,
     hosts: Vec<Arc<Host>>,
     names: Vec<HostName>,
@@ -176,14 +182,15 @@ impl Network {
     pub async fn start_paused(config: Config, clock: Clock) -> Result<Network, Error> {
         let mut tasks = JoinSet::new();
         let directory = Arc::new(Directory::default());
-        let plc_url = directory.listen(&mut tasks).await.map_err(Error::Listen)?;
+        let plc_url = directory.listen(config.address, &mut tasks).await.map_err(Error::Listen)?;
 
         let mut hosts = Vec::with_capacity(config.hosts);
         let mut servers = Vec::with_capacity(config.hosts);
         for number in 0..config.hosts {
-            let listener = listener::bind(0).await.map_err(Error::Listen)?;
+            let listener = listener::bind(config.address, 0).await.map_err(Error::Listen)?;
             let port = listener.local_addr().map_err(Error::Listen)?.port();
-            let name = HostName::parse(&format!("localhost:{port}")).map_err(Error::Name)?;
+            let name = listener::name_of(&listener).map_err(Error::Listen)?;
+            let name = HostName::parse(&name).map_err(Error::Name)?;
             let host = Arc::new(Host::new(name, config.window_bytes, 1_000 * number as u64, clock.clone()));
             let mut task = JoinSet::new();
             task.spawn(listener::serve(listener, Arc::clone(&host)));
@@ -191,7 +198,7 @@ impl Network {
             hosts.push(host);
         }
 
-        let pace = config.pace;
+        let (address, pace) = (config.address, config.pace);
         let made = tokio::task::spawn_blocking({
             let (hosts, directory) = (hosts.clone(), Arc::clone(&directory));
             move || World::new(&config, hosts, directory, clock)
@@ -200,7 +207,7 @@ impl Network {
         let (running, runs) = watch::channel(false);
         tasks.spawn(drive(Arc::clone(&world), hosts.clone(), pace, runs));
         let names = hosts.iter().map(|host| host.name.clone()).collect();
-        Ok(Network { world, hosts, names, servers, directory, plc_url, running, tasks })
+        Ok(Network { address, world, hosts, names, servers, directory, plc_url, running, tasks })
     }
 
     /// The hosts' names, `localhost:PORT`.
@@ -339,7 +346,7 @@ impl Network {
     /// accounts go on writing.
     pub async fn break_host(&mut self, host: usize, fault: HostFault) -> Result<Visits, Error> {
         self.stop_host(host).await;
-        let listener = listener::bind(self.servers[host].port).await.map_err(Error::Listen)?;
+        let listener = listener::bind(self.address, self.servers[host].port).await.map_err(Error::Listen)?;
         let visits = Visits::default();
         self.servers[host].task.spawn(faults::serve(listener, fault, visits.clone()));
         Ok(visits)
@@ -348,7 +355,7 @@ impl Network {
     /// A host comes back on the port it had.
     pub async fn start_host(&mut self, host: usize) -> Result<(), Error> {
         self.stop_host(host).await;
-        let listener = listener::bind(self.servers[host].port).await.map_err(Error::Listen)?;
+        let listener = listener::bind(self.address, self.servers[host].port).await.map_err(Error::Listen)?;
         self.servers[host].task.spawn(listener::serve(listener, Arc::clone(&self.hosts[host])));
         Ok(())
     }

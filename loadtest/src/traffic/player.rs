@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::Ipv4Addr,
     path::Path,
     sync::{
         Arc,
@@ -167,7 +168,7 @@ impl Player {
         for Account { did, handle, host, key, form } in stage.folder.accounts() {
             directory.put(did, document(did, handle, key, &names[*host], *form));
         }
-        let plc_url = directory.listen(&mut tasks).await.map_err(Error::Listen)?;
+        let plc_url = directory.listen(Ipv4Addr::LOCALHOST, &mut tasks).await.map_err(Error::Listen)?;
         Ok(Player { stage, names, directory, plc_url, tasks })
     }
 
@@ -251,14 +252,14 @@ async fn listen(stage: &Arc<Stage>, names: Names, tasks: &mut JoinSet<()>) -> Re
         Names::Ports => {
             let mut names = Vec::new();
             for host in hosts {
-                let listener = listener::bind(0).await.map_err(Error::Listen)?;
+                let listener = listener::bind(Ipv4Addr::LOCALHOST, 0).await.map_err(Error::Listen)?;
                 names.push(name(format!("localhost:{}", listener.local_addr().map_err(Error::Listen)?.port()))?);
                 tasks.spawn(listener::serve(listener, Arc::new(HostSite::one(Arc::clone(stage), host))));
             }
             Ok(names)
         }
         Names::Labels => {
-            let listener = listener::bind(0).await.map_err(Error::Listen)?;
+            let listener = listener::bind(Ipv4Addr::LOCALHOST, 0).await.map_err(Error::Listen)?;
             let port = listener.local_addr().map_err(Error::Listen)?.port();
             tasks.spawn(listener::serve(listener, Arc::new(HostSite::all(Arc::clone(stage)))));
             hosts.map(|host| name(format!("h{host}.localhost:{port}"))).collect()

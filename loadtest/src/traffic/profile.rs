@@ -3,7 +3,10 @@
 //! What must hold: a [`Profile`] can be made into traffic; whatever can't be is refused when it is read, with the field's
 //! name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +169,7 @@ impl Profile {
         let Weights { post, like, repost, follow, update, delete, multi, multi_ops, sync, identity } = self.mix;
         network::Config {
             seed: self.seed,
+            address: Ipv4Addr::LOCALHOST,
             hosts: self.hosts,
             accounts: self.repos,
             p256_share: self.p256,

@@ -20,6 +20,7 @@ use loadtest::{
         journal_path, ledger, ledger_path,
     },
     judge::{Extent, Judge},
+    lan::{Cut, Lan, Site},
     network::{Config, Mix, Network, Pace},
     relay_process::{self, RelayProcess},
     subscriber::Subscriber,
@@ -33,7 +34,6 @@ use tokio::{
 
 use crate::{
     harness::{LONG, all_connected, alone, environment, relay_of, seed, subscriber_of, wait_until},
-    lan::{Cut, Lan, Site},
     log::{Log, difference},
 };
 
@@ -199,8 +199,8 @@ impl Scene {
         let latecomer = self.latecomer(&site, number).await;
         self.latecomers.push(latecomer);
         let through = cut.map(|(cut, _)| {
-            self.fired.bytes_in_flight += site.bytes_in_flight(self.address);
-            site.cut(cut);
+            self.fired.bytes_in_flight += site.bytes_in_flight(self.address).unwrap();
+            site.cut(cut).unwrap();
             (site.bytes_towards(), Instant::now())
         });
         self.strike(blow, other).await;
@@ -217,7 +217,7 @@ impl Scene {
             }
             assert_eq!(site.bytes_towards(), through, "bytes went through a cable that was cut");
             *self.fired.cuts.entry(if lasts == LASTING { "lasting" } else { "brief" }).or_default() += 1;
-            site.mend(cut);
+            site.mend(cut).unwrap();
             let mended = wait_until(LONG, || site.bytes_towards() > through).await;
             assert!(mended, "nothing goes through the mended cable of site {victim}");
             if blow == Blow::None {
@@ -266,7 +266,7 @@ impl Scene {
                 self.relay = Some(RelayProcess::start(config).await.unwrap());
             }
             Blow::Reset => {
-                let reset = self.lan.sites()[other].reset_connections(self.address);
+                let reset = self.lan.sites()[other].reset_connections(self.address).unwrap();
                 assert!(reset > 0, "site {other} had no connection to reset");
                 self.fired.resets += reset as u64;
             }

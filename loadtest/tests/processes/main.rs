@@ -16,7 +16,6 @@ mod fan_out;
 mod harness;
 mod hosts;
 mod kill;
-mod lan;
 mod log;
 mod operator;
 mod outage;

@@ -133,6 +133,18 @@ impl Kafka {
         addresses.join(",")
     }
 
+    /// Runs one of Kafka's own programs, such as `org.apache.kafka.tools.TopicCommand`, and gives what it prints: some
+    /// seconds.
+    pub fn tool(&self, class: &str, args: &[String]) -> Result<String> {
+        let launch = &self.brokers.first().context("a cluster has a broker")?.launch;
+        let mut java = launch.java();
+        java.arg(class).args(["--bootstrap-server", &self.bootstrap()]).args(args).stdin(Stdio::null());
+        let ran = java.output().context("failed to run java")?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(ran.status.success(), "{class} {}:\n{}{}", args.join(" "), said(&ran.stdout), said(&ran.stderr));
+        Ok(said(&ran.stdout))
+    }
+
     /// The brokers; their ids are these places and one.
     pub fn brokers(&self) -> &[Broker] {
         &self.brokers
