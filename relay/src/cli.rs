@@ -270,6 +270,10 @@ pub struct ClusterInit {
     #[arg(long, value_name = "N", default_value = "3", env = "MAINSTEM_REPLICATION")]
     pub replication: String,
 
+    /// Copies of rows in CQL, where there are not as many nodes as Kafka has brokers [default: as --replication]
+    #[arg(long, value_name = "N", env = "MAINSTEM_CQL_REPLICATION")]
+    pub cql_replication: Option<String>,
+
     /// How long events are kept for replay: 72h, 30m, 7days
     #[arg(long, value_name = "TIME", default_value = "72h", env = "MAINSTEM_WINDOW")]
     pub window: String,

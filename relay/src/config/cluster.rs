@@ -103,14 +103,17 @@ impl Making {
             let count = number(flag, value, PARTITIONS_MAX)?;
             Ok(NonZeroU32::try_from(count).expect("it is at most 4,096"))
         };
-        let replicas = number("--replication", &args.replication, REPLICATION_MAX)?;
-        let replicas = u16::try_from(replicas.get()).expect("it is at most 15");
+        let replicas = |flag, value: &str| -> Result<u16, super::Error> {
+            Ok(u16::try_from(number(flag, value, REPLICATION_MAX)?.get()).expect("it is at most 15"))
+        };
+        let kafka = replicas("--replication", &args.replication)?;
+        let cql = args.cql_replication.as_deref().map(|value| replicas("--cql-replication", value));
         Ok(Making {
             cluster: from_args(&args.cluster)?,
             plan: Plan {
                 lanes: LaneCount(partitions("--lanes", &args.lanes)?),
                 host_partitions: partitions("--host-partitions", &args.host_partitions)?,
-                replication: Replication { kafka: replicas, cql: replicas },
+                replication: Replication { kafka, cql: cql.transpose()?.unwrap_or(kafka) },
                 retention: Retention {
                     window: Some(window(&args.window)?),
                     window_bytes: Some(window_bytes(&args.window_bytes)?.get()),
