@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start fuzz
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -70,6 +70,13 @@ growth: setup ## Show how cost and memory grow by repos, hosts and workers
 cold-start: setup ## Show how fast a relay that knows nobody comes to know 300,000 accounts
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/loadtest cold-start --relay $(CARGO_TARGET_DIR)/release/mainstem --accounts 300000 $(ARGS)
+
+# What all that is random follows from, as in: make chaos SEED=7 ARGS="--minutes 10"
+SEED ?= 1
+chaos: ## Break a cluster under load, every fault many times: an hour (or ARGS="--minutes 10"), as root for cuts of the network
+	@scripts/setup.sh cluster
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/loadtest chaos --seed $(SEED) --report chaos-$(SEED).md $(ARGS)
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 60

@@ -32,9 +32,9 @@ pub enum Fault {
 /// The bounds that a fault must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// How long the stream may stand still; for a validator, that of its own lanes.
+    /// How long the stream may stand still; of a validator or a crawler its own lanes or hosts.
     pub standstill_max: Duration,
-    /// Lanes that are not the victim's must not notice.
+    /// Lanes or hosts that are not the victim's must not notice.
     pub others_undisturbed: bool,
 }
 

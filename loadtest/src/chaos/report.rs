@@ -33,10 +33,10 @@ pub struct Standstill {
     pub stream: Duration,
     /// The same right before the fault, when all was well.
     pub calm: Duration,
-    /// Of a validator's lanes: those that stood still longest, as many as it had.
-    pub own_lanes: Option<Duration>,
-    /// Of all other lanes.
-    pub other_lanes: Option<Duration>,
+    /// Of what the victim alone worked on: a validator's lanes, a crawler's hosts.
+    pub own: Option<Duration>,
+    /// Of all other lanes, or hosts.
+    pub others: Option<Duration>,
 }
 
 /// What was found when all was done.
@@ -71,7 +71,7 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// What other lanes may show of a fault that is not theirs: with one event in tens of milliseconds each, some stretch of
+/// What other parts may show of a fault that is not theirs: with one event in tens of milliseconds each, some stretch of
 /// a busy machine's own.
 const UNDISTURBED: Duration = Duration::from_secs(1);
 
@@ -146,8 +146,8 @@ impl Report {
                 "fault": row.fault.to_string(),
                 "times": row.times,
                 "standstill_ms": spread(row.stream),
-                "own_lanes_ms": row.own.map(spread),
-                "other_lanes_ms": row.others.map(spread),
+                "own_parts_ms": row.own.map(spread),
+                "other_parts_ms": row.others.map(spread),
                 "back_after_ms": spread(row.back),
                 "target_ms": row.fault.target().map(|target| millis(target.standstill_max)),
                 "kept": row.kept,
@@ -159,8 +159,8 @@ impl Report {
                 "evidence": outcome.evidence,
                 "standstill_ms": millis(outcome.standstill.stream),
                 "calm_ms": millis(outcome.standstill.calm),
-                "own_lanes_ms": outcome.standstill.own_lanes.map(millis),
-                "other_lanes_ms": outcome.standstill.other_lanes.map(millis),
+                "own_parts_ms": outcome.standstill.own.map(millis),
+                "other_parts_ms": outcome.standstill.others.map(millis),
                 "back_after_ms": millis(outcome.back_after),
                 "problems": outcome.problems,
             })
@@ -202,7 +202,7 @@ impl Report {
         )?;
         writeln!(
             text,
-            "| fault | times | standstill p50 | max | its own lanes p50 | max | other lanes p50 | max | all there after p50 | max | target |"
+            "| fault | times | standstill p50 | max | its own parts p50 | max | others p50 | max | all there after p50 | max | target |"
         )?;
         writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|")?;
         for row in self.rows() {
@@ -262,10 +262,11 @@ impl Row {
         };
         let zero = Spread { p50: Duration::ZERO, max: Duration::ZERO };
         let stream = spread(&|outcome| Some(outcome.standstill.stream)).unwrap_or(zero);
-        let own = spread(&|outcome| outcome.standstill.own_lanes);
-        let others = spread(&|outcome| outcome.standstill.other_lanes);
+        let own = spread(&|outcome| outcome.standstill.own);
+        let others = spread(&|outcome| outcome.standstill.others);
         let kept = fault.target().map(|target| {
-            let measured = if target.others_undisturbed { own.unwrap_or(stream) } else { stream };
+            // A stream that goes on says nothing of the part that does not.
+            let measured = own.unwrap_or(stream);
             let undisturbed = !target.others_undisturbed || others.is_none_or(|others| others.max <= UNDISTURBED);
             measured.max <= target.standstill_max && undisturbed
         });
@@ -283,13 +284,13 @@ impl Spread {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Standstill { stream, calm, own_lanes, other_lanes } = self.standstill;
+        let Standstill { stream, calm, own, others } = self.standstill;
         write!(f, "{}: {} still ({} before)", self.fault, seconds_of(stream), seconds_of(calm))?;
-        if let Some(own) = own_lanes {
-            write!(f, ", its own lanes {}", seconds_of(own))?;
+        if let Some(own) = own {
+            write!(f, ", its own parts {}", seconds_of(own))?;
         }
-        if let Some(others) = other_lanes {
-            write!(f, ", other lanes {}", seconds_of(others))?;
+        if let Some(others) = others {
+            write!(f, ", others {}", seconds_of(others))?;
         }
         write!(f, ", all there after {}; {}", seconds_of(self.back_after), self.evidence.join("; "))?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n    WRONG: {problem}"))
@@ -318,8 +319,8 @@ mod tests {
         let standstill = Standstill {
             stream: Duration::from_secs_f64(stream),
             calm: Duration::ZERO,
-            own_lanes: lanes.map(|(own, _)| Duration::from_secs_f64(own)),
-            other_lanes: lanes.map(|(_, others)| Duration::from_secs_f64(others)),
+            own: lanes.map(|(own, _)| Duration::from_secs_f64(own)),
+            others: lanes.map(|(_, others)| Duration::from_secs_f64(others)),
         };
         let (evidence, back_after, problems) = (Vec::new(), Duration::ZERO, Vec::new());
         Outcome { fault, evidence, standstill, back_after, problems }

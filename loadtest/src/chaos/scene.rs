@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use atproto::crypto::sha256;
+use atproto::{crypto::sha256, syntax::Did};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use runtime::clock::Clock;
 use serde_json::Value;
@@ -18,8 +18,8 @@ use super::{
     Error, Fault, Options,
     plan::Round,
     report::{End, Outcome, Standstill},
-    standstill::{Lanes, longest},
-    strike,
+    standstill::{Parts, longest},
+    strike::{self, OwnParts},
 };
 use crate::{
     cluster::{Cluster, Config, Counts, Role, Servers},
@@ -35,6 +35,8 @@ const HOSTS: usize = 6;
 const ACCOUNTS: usize = 400;
 /// A host keeps all that it may have to send again: some minutes at any rate that two cores take.
 const WINDOW_BYTES: usize = 256 << 20;
+/// The limit of `raw` where it is to be reached: half a minute's events.
+const RAW_BYTES: &str = "64MiB";
 /// Without a word for so long, a subscriber goes to the other node.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// All that was sent before a fault's end must have come by then.
@@ -57,7 +59,8 @@ pub struct Scene {
     subscribers: Vec<Subscriber>,
     /// One at each node, which it does not leave.
     followers: JoinSet<io::Result<()>>,
-    lanes: Lanes,
+    lanes: Parts,
+    hosts: Parts,
     judged: Judged,
     options: Options,
     // Dropped last: processes run in it.
@@ -107,6 +110,10 @@ impl Scene {
             ..network::Config::default()
         };
         let network = Network::start_paused(config, Clock::system()).await?;
+        let mut init_args = vec![format!("--lanes={}", options.lanes), "--host-partitions=16".to_owned()];
+        if options.faults.iter().any(|(fault, times)| *fault == Fault::RawFull && *times > 0) {
+            init_args.push(format!("--raw-bytes={RAW_BYTES}"));
+        }
         let fast_directory = ["--plc-rate", "10000", "--plc-concurrency", "256"].map(str::to_owned).to_vec();
         let config = Config {
             program: options.program.clone(),
@@ -117,7 +124,7 @@ impl Scene {
             plc_url: Some(network.plc_url().to_owned()),
             hosts: network.hosts().to_vec(),
             dev: true,
-            init_args: vec![format!("--lanes={}", options.lanes), "--host-partitions=16".to_owned()],
+            init_args,
             role_args: vec![(Role::Validate, fast_directory)],
             sites,
         };
@@ -142,10 +149,13 @@ impl Scene {
                 seed: options.seed,
             })
         });
+        // None of them moves: a move's verdicts would depend on how far the relay is behind.
+        let accounts = network.accounts();
         let scene = Scene {
             followers: followers.collect(),
             judged: Judged { received: vec![0; subscribers.len()], ..Judged::default() },
-            lanes: Lanes::new(options.lanes),
+            lanes: Parts::lanes(options.lanes, accounts.iter().map(Did::as_str)),
+            hosts: Parts::by((0..).zip(&accounts).map(|(account, did)| (did.as_str(), network.host_of(account)))),
             kafka_gone: options.kafka_gone,
             cluster,
             network,
@@ -172,9 +182,13 @@ impl Scene {
         let struck = strike::strike(self, round).await?;
         let ended = self.recover(&round.fault.to_string()).await?;
         let to = Instant::now();
-        let lanes = self.lanes_standstill(from, to);
         let standstill = self.standstill(from, to);
+        let parts = struck.own_parts.map(|own| match own {
+            OwnParts::Lanes(held) => (held, self.parts_standstill(&self.lanes, from, to)),
+            OwnParts::Hosts(held) => (held, self.parts_standstill(&self.hosts, from, to)),
+        });
         let mut problems = self.judge().await?;
+        self.network.resume();
         let may_end = |name: &String| round.fault.may_end_by_itself() && struck.victims.contains(name);
         let mut evidence = struck.evidence;
         for (name, how) in ended {
@@ -183,16 +197,13 @@ impl Scene {
                 false => problems.push(format!("{name} {how}, though nobody had done anything to it")),
             }
         }
-        let own = struck.lanes_held.map(|held| held.min(lanes.len()));
+        // Those that stood still longest, as many as the victim had, are taken for its own.
+        let own = parts.as_ref().and_then(|(held, longest)| (*held > 0).then(|| longest.first().copied())?);
+        let others = parts.as_ref().and_then(|(held, longest)| longest.get(*held).copied());
         Ok(Outcome {
             fault: round.fault,
             evidence,
-            standstill: Standstill {
-                stream: standstill,
-                calm,
-                own_lanes: own.filter(|own| *own > 0).map(|_| lanes[0]),
-                other_lanes: own.and_then(|own| lanes.get(own).copied()),
-            },
+            standstill: Standstill { stream: standstill, calm, own, others },
             back_after: to - from,
             problems,
         })
@@ -328,21 +339,20 @@ impl Scene {
         self.subscribers.iter().map(of).max().unwrap_or_default()
     }
 
-    /// The same by lanes, longest first, of the subscriber that missed least: whose node was not in the way.
-    fn lanes_standstill(&mut self, from: Instant, to: Instant) -> Vec<Duration> {
-        let lanes = &mut self.lanes;
-        let mut of = |subscriber: &Subscriber| {
+    /// The same by parts, longest first, of the subscriber that missed least: whose node was not in the way.
+    fn parts_standstill(&self, parts: &Parts, from: Instant, to: Instant) -> Vec<Duration> {
+        let of = |subscriber: &Subscriber| {
             subscriber.look(|reading| {
                 let times = since(&reading.times, from);
                 let received = &reading.received[reading.received.len() - times.len()..];
                 let deliveries = times.iter().zip(received).map(|(time, received)| (*time, &*received.did));
-                lanes.longest(deliveries, from, to)
+                parts.longest(deliveries, from, to)
             })
         };
-        self.subscribers.iter().map(&mut of).min().unwrap_or_default()
+        self.subscribers.iter().map(of).min().unwrap_or_default()
     }
 
-    /// Lets all that was sent arrive, and judges what has come since the last time.
+    /// Lets hosts pause and all that they sent arrive, and judges what has come since the last time.
     async fn judge(&mut self) -> Result<Vec<String>, Error> {
         self.network.pause();
         let truth = self.network.truth_after(self.judged.sent);
@@ -373,7 +383,6 @@ impl Scene {
             }
         }
         (self.judged.sent, self.judged.to_pass) = (sent, to_pass);
-        self.network.resume();
         Ok(problems)
     }
 

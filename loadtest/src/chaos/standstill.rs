@@ -16,41 +16,42 @@ pub fn longest(times: impl IntoIterator<Item = Instant>, from: Instant, to: Inst
     longest.max(to.saturating_duration_since(last))
 }
 
-/// Which lane accounts belong to.
+/// Parts of a stream that can stand still by themselves, each account in one: lanes, or hosts.
 #[derive(Clone, Debug)]
-pub struct Lanes {
-    count: u64,
-    known: HashMap<Box<str>, usize>,
+pub struct Parts {
+    count: usize,
+    of: HashMap<Box<str>, usize>,
 }
 
-impl Lanes {
-    /// Of a cluster of so many.
-    pub fn new(count: u32) -> Lanes {
-        Lanes { count: u64::from(count.max(1)), known: HashMap::new() }
+impl Parts {
+    /// The lanes of a cluster of so many: by the first 8 bytes of the SHA-256 of a DID, big-endian.
+    pub fn lanes<'a>(count: u32, dids: impl IntoIterator<Item = &'a str>) -> Parts {
+        let lane = |did: &str| {
+            let hash = sha256(did.as_bytes());
+            let first = u64::from_be_bytes(*hash.first_chunk().expect("SHA-256 has 32 bytes"));
+            (first % u64::from(count.max(1))) as usize
+        };
+        Parts::by(dids.into_iter().map(|did| (did, lane(did))))
     }
 
-    /// The lane of an account: the first 8 bytes of the SHA-256 of its DID, big-endian, modulo the number of lanes.
-    pub fn of(&mut self, did: &str) -> usize {
-        if let Some(lane) = self.known.get(did) {
-            return *lane;
-        }
-        let hash = sha256(did.as_bytes());
-        let first = u64::from_be_bytes(*hash.first_chunk().expect("SHA-256 has 32 bytes"));
-        let lane = (first % self.count) as usize;
-        self.known.insert(did.into(), lane);
-        lane
+    /// Any parts: who is in which, from 0.
+    pub fn by<'a>(places: impl IntoIterator<Item = (&'a str, usize)>) -> Parts {
+        let of: HashMap<Box<str>, usize> = places.into_iter().map(|(did, part)| (did.into(), part)).collect();
+        Parts { count: of.values().max().map_or(0, |last| last + 1), of }
     }
 
-    /// The longest stretch without a delivery of each lane, longest first, of deliveries in the order in which they came.
+    /// The longest stretch without a delivery of each part, longest first, of deliveries in the order in which they came.
     pub fn longest<'a>(
-        &mut self,
+        &self,
         deliveries: impl IntoIterator<Item = (Instant, &'a str)>,
         from: Instant,
         to: Instant,
     ) -> Vec<Duration> {
-        let mut times = vec![Vec::new(); self.count as usize];
+        let mut times = vec![Vec::new(); self.count];
         for (time, did) in deliveries {
-            times[self.of(did)].push(time);
+            if let Some(part) = self.of.get(did) {
+                times[*part].push(time);
+            }
         }
         let mut longest: Vec<_> = times.into_iter().map(|times| self::longest(times, from, to)).collect();
         longest.sort_unstable_by(|a, b| b.cmp(a));
@@ -79,16 +80,22 @@ mod tests {
     }
 
     #[test]
-    fn lanes_stand_still_by_themselves() {
+    fn parts_stand_still_by_themselves() {
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
-        let mut lanes = Lanes::new(2);
-        let dids: Vec<String> = (0..20).map(|n| format!("did:web:{n}.test")).collect();
-        let of = |lanes: &mut Lanes, lane| dids.iter().find(|did| lanes.of(did) == lane).unwrap().clone();
-        let (zero, one) = (of(&mut lanes, 0), of(&mut lanes, 1));
-        let deliveries = [(at(10), &zero), (at(20), &one), (at(30), &zero), (at(900), &one), (at(40), &zero)];
-        let deliveries = deliveries.iter().map(|(time, did)| (*time, did.as_str()));
-        let longest = lanes.longest(deliveries, at(0), at(1_000));
+        let parts = Parts::by([("a", 0), ("b", 1)]);
+        let deliveries =
+            [(10, "a"), (20, "b"), (30, "a"), (900, "b"), (40, "a")].map(|(millis, did)| (at(millis), did));
+        let longest = parts.longest(deliveries, at(0), at(1_000));
         assert_eq!(longest, [Duration::from_millis(960), Duration::from_millis(880)]);
+    }
+
+    #[test]
+    fn lanes_are_those_of_the_cluster() {
+        let did = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+        let first = u64::from_be_bytes(*sha256(did.as_bytes()).first_chunk().unwrap());
+        for lanes in [1, 2, 7, 64] {
+            assert_eq!(Parts::lanes(lanes, [did]).of[did], (first % u64::from(lanes)) as usize);
+        }
     }
 }

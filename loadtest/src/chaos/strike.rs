@@ -36,8 +36,17 @@ pub(super) struct Struck {
     pub(super) evidence: Vec<String>,
     /// The processes that it was done to.
     pub(super) victims: Vec<String>,
-    /// How many lanes a validator had, of which the fault took its session.
-    pub(super) lanes_held: Option<usize>,
+    /// What the victim alone worked on.
+    pub(super) own_parts: Option<OwnParts>,
+}
+
+/// How many parts of the stream were a process's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OwnParts {
+    /// A validator's.
+    Lanes(usize),
+    /// A crawler's.
+    Hosts(usize),
 }
 
 /// Does it, and undoes it. The victims run again and are ready when this answers.
@@ -247,10 +256,22 @@ async fn victim<'a>(scene: &'a mut Scene, role: Role, round: &Round) -> &'a mut 
 
 async fn about(process: &RoleProcess) -> Struck {
     let mut struck = Struck { victims: vec![process.name()], ..Struck::default() };
-    if process.role() == Role::Validate {
-        let held = process.metric("mainstem_lane_held").await;
-        struck.lanes_held = held.map(|held| held as usize);
-        struck.evidence.extend(held.map(|held| format!("{} had {held} lanes", process.name())));
+    match process.role() {
+        Role::Crawl => {
+            let mut hosts = 0.0;
+            for status in ["active", "idle", "throttled"] {
+                let metric = format!("mainstem_crawler_hosts{{status=\"{status}\"}}");
+                hosts += process.metric(&metric).await.unwrap_or(0.0);
+            }
+            struck.evidence.push(format!("{} read {hosts} hosts", process.name()));
+            struck.own_parts = Some(OwnParts::Hosts(hosts as usize));
+        }
+        Role::Validate => {
+            let lanes = process.metric("mainstem_lane_held").await.unwrap_or(0.0);
+            struck.evidence.push(format!("{} had {lanes} lanes", process.name()));
+            struck.own_parts = Some(OwnParts::Lanes(lanes as usize));
+        }
+        Role::Sequence | Role::Serve => {}
     }
     struck
 }

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use testservers::{Cassandra, Kafka, cassandra::Security};
+use testservers::{Cassandra, Kafka, Security, kafka::Broker};
 
 use super::Error;
 
@@ -19,9 +19,9 @@ impl Servers {
     }
 
     /// As [`Servers::start`], on addresses of their own.
-    pub async fn start_on(kafka: Ipv4Addr, cql: Ipv4Addr, brokers: usize) -> Result<Servers, Error> {
-        let kafka = blocking("start Kafka", move || Kafka::start_on(kafka, brokers));
-        let cassandra = blocking("start Cassandra", move || Cassandra::start_with(cql, Security::None));
+    pub async fn start_on(brokers_at: Ipv4Addr, cql_at: Ipv4Addr, brokers: usize) -> Result<Servers, Error> {
+        let kafka = blocking("start Kafka", move || Kafka::start_with(brokers_at, brokers, Security::None));
+        let cassandra = blocking("start Cassandra", move || Cassandra::start_with(cql_at, Security::None));
         let (kafka, cassandra) = tokio::try_join!(kafka, cassandra)?;
         Ok(Servers { kafka: Arc::new(kafka), cassandra: Arc::new(cassandra) })
     }
@@ -46,7 +46,7 @@ impl Servers {
         &self,
         what: &'static str,
         at: usize,
-        act: impl FnOnce(&testservers::kafka::Broker) -> anyhow::Result<()> + Send + 'static,
+        act: impl FnOnce(&Broker) -> anyhow::Result<()> + Send + 'static,
     ) -> Result<(), Error> {
         let kafka = Arc::clone(&self.kafka);
         blocking(what, move || act(&kafka.brokers()[at])).await

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod bench;
+mod cluster;
 mod cold_start;
 mod conformance;
 mod cuts;
