@@ -112,6 +112,7 @@ async fn start(args: Args, folder: PathBuf) -> anyhow::Result<(Cluster, Option<N
             serve: args.serves,
         },
         address: Ipv4Addr::LOCALHOST,
+        first_public: None,
         plc_url,
         hosts,
         dev: args.dev || network.is_some(),

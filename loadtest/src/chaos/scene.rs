@@ -121,6 +121,7 @@ impl Scene {
             folder: options.folder.clone(),
             counts: Counts::TWO,
             address,
+            first_public: None,
             plc_url: Some(network.plc_url().to_owned()),
             hosts: network.hosts().to_vec(),
             dev: true,

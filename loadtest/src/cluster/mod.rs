@@ -44,6 +44,8 @@ pub struct Config {
     pub counts: Counts,
     /// Where processes listen.
     pub address: Ipv4Addr,
+    /// Where the first fan-out node serves, for whoever must know before it is there; a free port if `None`.
+    pub first_public: Option<SocketAddrV4>,
     /// The directory of identities; `None` for the real one.
     pub plc_url: Option<String>,
     /// The hosts to relay.
@@ -267,6 +269,9 @@ impl Cluster {
     fn launch(&self, role: Role, number: usize) -> Result<Launch, Error> {
         let config = &self.config;
         let [mut admin, mut public] = free_ports(config.address)?;
+        if let (1, Some(first)) = (number, config.first_public) {
+            public = first;
+        }
         let site = config.sites.iter().find(|(of, _)| *of == role && number == 1).map(|(_, site)| site.clone());
         if let Some(address) = site.as_ref().and_then(|site| site.side_address) {
             // Nobody else is there to have the same port.
@@ -308,7 +313,7 @@ impl Cluster {
 }
 
 /// Ports that nobody listens on, a moment ago.
-fn free_ports<const N: usize>(address: Ipv4Addr) -> Result<[SocketAddrV4; N], Error> {
+pub fn free_ports<const N: usize>(address: Ipv4Addr) -> Result<[SocketAddrV4; N], Error> {
     let find = || -> io::Result<[SocketAddrV4; N]> {
         // All at once, so that they differ.
         let mut listeners = Vec::with_capacity(N);

@@ -132,7 +132,13 @@ pub(crate) async fn wait_until(limit: Duration, mut met: impl FnMut() -> bool) -
 
 /// Reads all that the relay has from the first event on, until `events` have come and nothing more does.
 pub(crate) async fn replay(relay: &RelayProcess, events: u64) -> subscriber::Reading {
-    let subscriber = subscriber_of(relay);
+    replay_from(&relay.stream_url(), events).await
+}
+
+/// The same of any server of a stream.
+pub(crate) async fn replay_from(url: &str, events: u64) -> subscriber::Reading {
+    let config = subscriber::Config { url: url.to_owned(), cursor: Some(0), keep: Keep::Received };
+    let subscriber = Subscriber::start(config);
     subscriber.wait_for(events, LONG).await;
     subscriber.wait_for_quiet(Duration::from_millis(500), LONG).await;
     subscriber.stop().await

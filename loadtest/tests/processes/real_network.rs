@@ -1,11 +1,14 @@
 //! Real servers on one side, real clients on the other: a PLC directory and two PDSs tell a story, npm `@atproto/sync`
-//! and Python `atproto` read it through the relay with their own verification on.
+//! and Python `atproto` read it through the relay with their own verification on: one process, or a cluster of two of
+//! each role, of which one fan-out node is read live and the other replays.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use atproto::{
 };
 use bytes::Bytes;
 use loadtest::{
+    cluster::{self, Cluster, Counts, Role, Servers, free_ports},
     judge::{Digest, Expect, Extent, Fault, Judge, Truth},
     relay_process::{self, RelayProcess, get},
     subscriber::{self, Keep, Reading, Subscriber},
@@ -28,7 +32,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::harness::{LONG, alone, mainstem, refused_of, replay, wait_until};
+use crate::harness::{LONG, alone, mainstem, refused_of, replay_from, wait_until};
 
 /// Programs and packages that are installed once a machine.
 fn install() -> PathBuf {
@@ -148,12 +152,17 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_clients_read_real_servers_through_the_relay_compressed() {
-    read_through_the_relay("story.mjs", true).await;
+    read_through_the_relay("story.mjs", true, Form::Process).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_clients_read_real_servers_through_a_cluster() {
+    read_through_the_relay("story.mjs", true, Form::Cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_a_migration_and_takedowns_under_load() {
-    let told = read_through_the_relay("load.mjs", false).await;
+    let told = read_through_the_relay("load.mjs", false, Form::Process).await;
     let (written, seconds) = (told["written"].as_u64().unwrap(), told["seconds"].as_f64().unwrap());
     // How many a second depends on the machine; that they go on through all steps does not.
     println!("{written} posts in {seconds:.1} s");
@@ -162,17 +171,21 @@ async fn a_rotation_a_migration_and_takedowns_under_load() {
 
 /// Tells a story on the PDSs, and judges what comes through the relay, and what its clients see. Gives the story's end.
 /// Both clients offer compression; `compression` says whether the relay agrees.
-async fn read_through_the_relay(story: &str, compression: bool) -> Value {
+async fn read_through_the_relay(story: &str, compression: bool, form: Form) -> Value {
     let _alone = alone().await;
     let stage = Stage::new();
     // The relay's ports are chosen first, because the PDSs are told whom to ask to crawl them.
-    let mut config = relay_process::Config::new(mainstem(), &stage.folder.path().join("relay"), "", &[]).unwrap();
+    let [public, admin] = free_ports(Ipv4Addr::LOCALHOST).unwrap();
     let password = stage.folder.path().join("password");
     fs::write(&password, "a password of the test\n").unwrap();
-    config.args.extend(["--admin-password-file".to_owned(), password.to_str().unwrap().to_owned()]);
-    config.args.extend(["--compression".to_owned(), if compression { "on" } else { "off" }.to_owned()]);
+    let args = vec![
+        "--admin-password-file".to_owned(),
+        password.to_str().unwrap().to_owned(),
+        "--compression".to_owned(),
+        if compression { "on" } else { "off" }.to_owned(),
+    ];
     let mut network = stage.node("realnet.mjs");
-    network.arg(stage.folder.path().join("servers")).arg(format!("http://127.0.0.1:{}", config.ports.0)).arg(story);
+    network.arg(stage.folder.path().join("servers")).arg(format!("http://{public}")).arg(story);
     let mut network = Talker::start("realnet.mjs", network);
     let ready = network.hear().await;
     let plc = ready["plc"].as_str().unwrap().to_owned();
@@ -184,8 +197,7 @@ async fn read_through_the_relay(story: &str, compression: bool) -> Value {
         .collect();
 
     // The relay knows no host; the PDSs ask to be crawled.
-    config.plc_url = plc.clone();
-    let relay = RelayProcess::start(config).await.unwrap();
+    let relay = Relay::start(form, public, admin, &stage.folder.path().join("relay"), &plc, args).await;
     network.go_on().await;
     network.hear().await;
     hosts_listed(&relay, &hosts).await;
@@ -205,7 +217,7 @@ async fn read_through_the_relay(story: &str, compression: bool) -> Value {
     // Each step's events are through before the next, so that what each reader finds in the directory is what was in
     // force. Whoever writes meanwhile is not waited for.
     // Last among the hosts: the relay itself, which announces what its operator does.
-    let itself = HostName::parse(&format!("localhost:{}", relay.config().ports.0)).unwrap();
+    let itself = HostName::parse(&format!("localhost:{}", public.port())).unwrap();
     let mut truth = Truth::new(hosts.iter().cloned().chain([itself]).collect());
     let mut operated = Operated::default();
     let mut taken = vec![0; hosts.len()];
@@ -271,7 +283,7 @@ async fn read_through_the_relay(story: &str, compression: bool) -> Value {
             "step {step}: {} events came through of {}\n{}",
             through.events(),
             expected.len(),
-            relay.config().log_tail(20)
+            relay.log_tail(20)
         );
         let (with_content, all) =
             through.look(|reading| (seqs_with_content(reading, &operated), all_seqs(reading, &operated)));
@@ -298,7 +310,7 @@ async fn read_through_the_relay(story: &str, compression: bool) -> Value {
     through.wait_for_quiet(Duration::from_millis(500), LONG).await;
     let all = through.events();
     let live = through.stop().await;
-    let replayed = replay(&relay, all).await;
+    let replayed = replay_from(&relay.other_stream_url(), all).await;
 
     let mut kinds = BTreeMap::new();
     for sent in truth.events() {
@@ -344,19 +356,133 @@ async fn read_through_the_relay(story: &str, compression: bool) -> Value {
     }
 
     // What was refused is what had to be, and nothing else.
-    let mut refused = BTreeMap::new();
-    for host in &hosts {
-        for (reason, count) in refused_of(&relay, host).await {
-            *refused.entry(reason).or_insert(0) += count;
-        }
-    }
+    let refused = relay.refused(&hosts).await;
     println!("refused: {refused:?}");
     assert_eq!(refused, to_refuse);
     accounts
 }
 
+/// How the relay is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `mainstem run`.
+    Process,
+    /// Two processes of each role, on real servers.
+    Cluster,
+}
+
+/// What is between the PDSs and their readers.
+enum Relay {
+    Process(Box<RelayProcess>),
+    Cluster(Box<Cluster>),
+}
+
+impl Relay {
+    /// It listens on `public`; of a cluster its first fan-out node does. `args` are those of whoever serves.
+    async fn start(
+        form: Form,
+        public: SocketAddrV4,
+        admin: SocketAddrV4,
+        folder: &Path,
+        plc_url: &str,
+        args: Vec<String>,
+    ) -> Relay {
+        match form {
+            Form::Process => {
+                let config = relay_process::Config::new(mainstem(), folder, plc_url, &[]).unwrap();
+                let ports = (public.port(), admin.port());
+                Relay::Process(Box::new(
+                    RelayProcess::start(relay_process::Config { args, ports, ..config }).await.unwrap(),
+                ))
+            }
+            Form::Cluster => {
+                let servers = Arc::new(Servers::start(1).await.unwrap());
+                let config = cluster::Config {
+                    program: mainstem().to_owned(),
+                    name: "realnet".to_owned(),
+                    folder: folder.to_owned(),
+                    counts: Counts::TWO,
+                    address: *public.ip(),
+                    first_public: Some(public),
+                    plc_url: Some(plc_url.to_owned()),
+                    hosts: Vec::new(),
+                    dev: true,
+                    init_args: vec!["--lanes=8".to_owned(), "--host-partitions=8".to_owned()],
+                    role_args: vec![(Role::Serve, args)],
+                    sites: Vec::new(),
+                };
+                Relay::Cluster(Box::new(Cluster::start(config, servers).await.unwrap()))
+            }
+        }
+    }
+
+    fn stream_url(&self) -> String {
+        match self {
+            Relay::Process(relay) => relay.stream_url(),
+            Relay::Cluster(cluster) => cluster.stream_urls().swap_remove(0),
+        }
+    }
+
+    /// Where the same stream is served too, if anywhere.
+    fn other_stream_url(&self) -> String {
+        match self {
+            Relay::Process(relay) => relay.stream_url(),
+            Relay::Cluster(cluster) => cluster.stream_urls().swap_remove(1),
+        }
+    }
+
+    fn public_url(&self) -> String {
+        self.stream_url().replace("ws://", "http://")
+    }
+
+    fn admin_url(&self) -> String {
+        match self {
+            Relay::Process(relay) => relay.admin_url(),
+            Relay::Cluster(cluster) => format!("http://{}", cluster.of(Role::Serve).next().unwrap().admin()),
+        }
+    }
+
+    fn log_tail(&self, lines: usize) -> String {
+        match self {
+            Relay::Process(relay) => relay.config().log_tail(lines),
+            Relay::Cluster(cluster) => {
+                let tails = cluster.processes().iter();
+                tails.map(|process| format!("--- {}\n{}\n", process.name(), process.log_tail(lines))).collect()
+            }
+        }
+    }
+
+    /// What was refused of these hosts, by reason. Of a cluster: of all hosts, as its validators count.
+    async fn refused(&self, hosts: &[HostName]) -> BTreeMap<String, u64> {
+        let mut refused = BTreeMap::new();
+        match self {
+            Relay::Process(relay) => {
+                for host in hosts {
+                    for (reason, count) in refused_of(relay, host).await {
+                        *refused.entry(reason).or_insert(0) += count;
+                    }
+                }
+            }
+            Relay::Cluster(cluster) => {
+                for process in cluster.of(Role::Validate) {
+                    let (_, text) = get(&format!("http://{}/metrics", process.admin())).await.unwrap();
+                    for line in String::from_utf8(text.to_vec()).unwrap().lines() {
+                        let counter = line.strip_prefix("mainstem_events_refused_total{reason=\"");
+                        if let Some((reason, count)) = counter.and_then(|counter| counter.split_once("\"} "))
+                            && count != "0"
+                        {
+                            *refused.entry(reason.to_owned()).or_insert(0) += count.parse::<u64>().unwrap();
+                        }
+                    }
+                }
+            }
+        }
+        refused
+    }
+}
+
 /// Waits until the relay lists the two clients, both compressed or neither, and ourselves, who ask for no compression.
-async fn are_compressed(relay: &RelayProcess, password: &Path, compression: bool) {
+async fn are_compressed(relay: &Relay, password: &Path, compression: bool) {
     let expected = if compression { [false, true, true] } else { [false; 3] };
     let started = Instant::now();
     loop {
@@ -376,7 +502,7 @@ async fn are_compressed(relay: &RelayProcess, password: &Path, compression: bool
 }
 
 /// Does something with `mainstem admin`. Gives what it says.
-async fn admin(relay: &RelayProcess, password: &Path, command: &[&str]) -> String {
+async fn admin(relay: &Relay, password: &Path, command: &[&str]) -> String {
     let mut admin = tokio::process::Command::new(mainstem());
     admin.arg("admin").args(command).args(["--url", &relay.admin_url(), "--password-file"]).arg(password);
     let output = admin.env_clear().output().await.unwrap();
@@ -389,7 +515,7 @@ fn keep_frames(url: &str) -> Subscriber {
 }
 
 /// Waits until the relay lists the hosts.
-async fn hosts_listed(relay: &RelayProcess, hosts: &[HostName]) {
+async fn hosts_listed(relay: &Relay, hosts: &[HostName]) {
     let url = format!("{}/xrpc/com.atproto.sync.listHosts", relay.public_url());
     let started = Instant::now();
     loop {
@@ -400,7 +526,7 @@ async fn hosts_listed(relay: &RelayProcess, hosts: &[HostName]) {
         if hosts.iter().all(|host| names.contains(&host.as_str())) {
             return;
         }
-        assert!(started.elapsed() < LONG, "the relay lists {names:?}\n{}", relay.config().log_tail(20));
+        assert!(started.elapsed() < LONG, "the relay lists {names:?}\n{}", relay.log_tail(20));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -420,7 +546,7 @@ impl Operated {
     /// Does it with `mainstem admin`. Gives the relay's own event of it: its seq and its frame.
     async fn act(
         &mut self,
-        relay: &RelayProcess,
+        relay: &Relay,
         password: &Path,
         command: &str,
         did: &Did,
@@ -445,7 +571,7 @@ impl Operated {
 }
 
 /// While an account is taken down, who reads all from the first event on finds nothing of it but that.
-async fn only_the_takedown_is_served(relay: &RelayProcess, did: &Did, through: &Subscriber) {
+async fn only_the_takedown_is_served(relay: &Relay, did: &Did, through: &Subscriber) {
     let last = through.look(|reading| reading.last_seq);
     let reader = keep_frames(&relay.stream_url());
     assert!(wait_until(LONG, || reader.look(|reading| reading.last_seq) >= last).await);
