@@ -1,6 +1,7 @@
 //! Kafka's clients: how they reach the brokers, the producer, the topics.
 
 pub(crate) mod client;
+pub(crate) mod group;
 pub(crate) mod producer;
 pub(crate) mod quiet;
 pub(crate) mod reach;
