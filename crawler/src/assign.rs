@@ -21,6 +21,8 @@ pub struct Steps {
     pub gone: BTreeSet<Shard>,
     /// Their hosts are to be read.
     pub given: BTreeSet<Shard>,
+    /// Their hosts' cursors are to be saved again.
+    pub renewed: BTreeSet<Shard>,
     /// Their rows are to be looked at.
     pub hosts: BTreeSet<HostName>,
 }
@@ -54,7 +56,13 @@ impl Ours {
                 Change::Gone(shard) => {
                     self.given.remove(&shard);
                     steps.given.remove(&shard);
+                    steps.renewed.remove(&shard);
                     steps.gone.insert(shard);
+                }
+                Change::Renewed(shard) => {
+                    if self.given.contains(&shard) {
+                        steps.renewed.insert(shard);
+                    }
                 }
                 Change::Nudged(Nudge::Host(name)) => {
                     steps.hosts.insert(name);
@@ -85,7 +93,9 @@ mod tests {
         let nudges = [Change::Nudged(Nudge::Host(host.clone())), Change::Nudged(Nudge::Policy)];
         let steps = ours.take(nudges.iter().cloned().chain(nudges.clone()));
         assert_eq!(steps, Steps { policy: true, hosts: [host.clone()].into(), ..Steps::default() });
-        let steps = ours.take([Change::Gone(shard)]);
+        let steps = ours.take([Change::Renewed(shard)]);
+        assert_eq!(steps, Steps { renewed: [shard].into(), ..Steps::default() });
+        let steps = ours.take([Change::Renewed(shard), Change::Gone(shard), Change::Renewed(shard)]);
         assert_eq!(steps, Steps { gone: [shard].into(), ..Steps::default() });
         assert!(!ours.covers(&host));
         let steps = ours.take([Change::Given(shard), Change::Gone(shard)]);

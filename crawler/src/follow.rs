@@ -53,7 +53,7 @@ impl Shared {
 
     /// Does what changes ask for.
     pub(crate) async fn follow(self: &Arc<Self>, changes: Vec<Change>) -> Result<(), Error> {
-        let Steps { policy, gone, given, hosts } = {
+        let Steps { policy, gone, given, renewed, hosts } = {
             // Under the lock of the table, so that no host of a share that is gone is started after this.
             let _table = lock(&self.table);
             lock(&self.ours).take(changes)
@@ -67,6 +67,9 @@ impl Shared {
         }
         if !given.is_empty() {
             self.load(&given).await?;
+        }
+        for shard in renewed {
+            self.lives_of(shard).iter().for_each(|live| live.forget_saved_cursor());
         }
         for name in hosts {
             self.look_at(&name).await;
@@ -92,10 +95,7 @@ impl Shared {
 
     /// Lets the hosts of a share go: they are read no more, what is taken is saved, and then others may have them.
     async fn release(&self, shard: Shard) {
-        let lives: Vec<Arc<Live>> = {
-            let of = |live: &Live| lock(&self.ours).shard_of(&live.name);
-            lock(&self.table).values().filter(|live| of(live) == shard).cloned().collect()
-        };
+        let lives = self.lives_of(shard);
         self.end(&lives).await;
         {
             let _writing = self.writing.lock().await;
@@ -107,6 +107,13 @@ impl Shared {
         }
         self.crawled.released(shard).await;
         info!(shard = shard.0, hosts = lives.len(), "hosts let go");
+    }
+
+    /// The hosts of a share that are read here.
+    fn lives_of(&self, shard: Shard) -> Vec<Arc<Live>> {
+        let table = lock(&self.table);
+        let ours = lock(&self.ours);
+        table.values().filter(|live| ours.shard_of(&live.name) == shard).cloned().collect()
     }
 
     /// All rows.

@@ -275,6 +275,11 @@ impl Live {
         true
     }
 
+    /// Somebody else may have written it.
+    pub(crate) fn forget_saved_cursor(&self) {
+        lock(&self.saved).cursor = HostCursor::default();
+    }
+
     /// Its row, as far as we know.
     pub(crate) fn row(&self) -> Host {
         let Saved { cursor, status, notes } = lock(&self.saved).clone();

@@ -53,9 +53,6 @@ pub fn repair(dir: &Path, mend: bool) -> Result<Repair, Error> {
     Ok(Repair { sound: report.is_sound() || report.mended, report: report.to_string() })
 }
 
-/// The claim of a crawler that reads all hosts.
-const THE_ONE_CRAWLER: u32 = 1;
-
 /// Opens the stores that the process's roles need. Of a folder it reads the newest part of the log, which may take a while.
 pub async fn open(config: &Config, clock: &Clock, registry: &Registry) -> Result<Opened, Error> {
     let now = clock.clone();
@@ -72,10 +69,12 @@ pub async fn open(config: &Config, clock: &Clock, registry: &Registry) -> Result
             Ok(Opened::Local(opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?))
         }
         Store::Cluster(cluster) => {
-            let roles = Roles { judges: config.validate.is_some(), serves: config.serve.is_some() };
-            let claim = config.crawl.is_some().then_some(THE_ONE_CRAWLER);
-            let claims = Arc::new(move |_: &_| claim);
-            let opened = Cluster::open(cluster, roles, claims, clock.clone(), registry).await?;
+            let roles = Roles {
+                crawls: config.crawl.is_some(),
+                judges: config.validate.is_some(),
+                serves: config.serve.is_some(),
+            };
+            let opened = Cluster::open(cluster, roles, clock.clone(), registry).await?;
             Ok(Opened::Cluster(Box::new(opened)))
         }
         Store::Memory(config::Memory { window_bytes, seq_start }) => {

@@ -253,7 +253,8 @@ impl Node {
             private,
             limits_watch,
             directory,
-            crawler: crawler.filter(|_| config.crawl.is_some()),
+            // Who only serves follows the hosts' rows with it, and is given none to read.
+            crawler,
             judge,
             sequencer: None,
             pulse,

@@ -236,8 +236,8 @@ pub trait Hosts: Send + Sync {
     /// Sets a known host's notes. Durable when answered, and with them all cursors that were saved before.
     async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error>;
 
-    /// Sets known hosts' cursors. May be lost in a crash back to an older value, never to a newer one: what is read
-    /// again is known as a repeat.
+    /// Sets cursors of known hosts that this process crawls; those that it does not crawl stay. May be lost in a crash back
+    /// to an older value, never to a newer one: what is read again is known as a repeat.
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error>;
 
     /// How many hosts there are.

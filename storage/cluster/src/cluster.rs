@@ -12,7 +12,7 @@ use runtime::clock::Clock;
 use storage::{
     Stores,
     error::Error,
-    hosts::AllHosts,
+    hosts::{self, Shards},
     lane::{Assignment, Change, Lane, LaneCount},
     log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     seq::Seq,
@@ -24,11 +24,11 @@ use crate::{
     config::Config,
     cql::{
         self, Commands, CqlHosts, CqlIdentities, CqlRepos, TakedownRows,
-        hosts::Claims,
         schema::{self, SchemaError},
         session::ConnectError,
     },
     firehose::{self, Firehose},
+    hosts_topic::{self, HostsTopic, NoHosts},
     intake::{self, RawIntake},
     kafka::{
         Unreachable,
@@ -47,6 +47,8 @@ use crate::{
 /// What a process does with a cluster. Whatever its role, it may push into the intake and read rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
+    /// Crawls hosts: shares of them are given to it.
+    pub crawls: bool,
     /// Judges lanes: pulls and appends.
     pub judges: bool,
     /// Reads the firehose.
@@ -119,6 +121,7 @@ pub struct Cluster {
     producer: Arc<Producer>,
     judging: Option<Judging>,
     pulse: Option<Pulse>,
+    hosts: Option<Arc<HostsTopic>>,
 }
 
 /// The lanes, and the membership by which they come and go.
@@ -128,14 +131,8 @@ struct Judging {
 }
 
 impl Cluster {
-    /// Opens what these roles need. `claims` says under which claim this process crawls a host.
-    pub async fn open(
-        config: &Config,
-        roles: Roles,
-        claims: Claims,
-        clock: Clock,
-        registry: &Registry,
-    ) -> Result<Cluster, OpenError> {
+    /// Opens what these roles need.
+    pub async fn open(config: &Config, roles: Roles, clock: Clock, registry: &Registry) -> Result<Cluster, OpenError> {
         let found = find_topics(config).await?;
         let keyspace = schema::keyspace_of(&config.name);
         let cql_metrics = cql::Metrics::register(registry)?;
@@ -179,6 +176,22 @@ impl Cluster {
             read_by = Some(reader);
             judging = Some(Judging { lanes: owned, member: Mutex::new(Some(member.join()?)) });
         }
+        let shards = Shards(settled.host_partitions);
+        let hosts = match roles.crawls || roles.serves {
+            true => Some(Arc::new(HostsTopic::follow(hosts_topic::Parts {
+                settings: client,
+                name: config.name.clone(),
+                topic: topics.hosts,
+                shards,
+                metrics: hosts_topic::Metrics::register(registry)?,
+            })?)),
+            false => None,
+        };
+        let crawled: Arc<dyn hosts::Assignment> = match &hosts {
+            Some(hosts) => Arc::clone(hosts) as _,
+            None => Arc::new(NoHosts(shards)),
+        };
+        let claims = hosts.as_ref().map_or_else(hosts_topic::no_claims, |hosts| hosts.claims());
         let intake = Arc::new(RawIntake::new(intake::Parts {
             topic: topics.raw.clone(),
             lanes,
@@ -216,10 +229,14 @@ impl Cluster {
             hosts: Arc::new(CqlHosts::prepare(Arc::clone(&session), claims).await?),
             identities: Arc::new(CqlIdentities::prepare(session).await?),
             assignment,
-            // All hosts, for ever: one crawler alone.
-            crawled: Arc::new(AllHosts::default()),
+            crawled,
         };
-        Ok(Cluster { stores, intake, producer, judging, pulse })
+        if roles.crawls
+            && let Some(hosts) = &hosts
+        {
+            hosts.join()?;
+        }
+        Ok(Cluster { stores, intake, producer, judging, pulse, hosts })
     }
 
     /// The four nouns.
@@ -242,10 +259,13 @@ impl Cluster {
         self.intake.close();
     }
 
-    /// Gives all lanes back and leaves: others take them at once. Whoever follows [`Stores::assignment`] must still do so,
-    /// or have released them.
+    /// Gives all lanes and hosts back and leaves: others take them at once. Whoever follows [`Stores::assignment`] must still
+    /// do so, or have released them; nothing may be crawled any more.
     pub async fn close(self) -> Result<(), Error> {
         self.intake.close();
+        if let Some(hosts) = &self.hosts {
+            hosts::Assignment::leave(&**hosts).await;
+        }
         let member = self
             .judging
             .as_ref()

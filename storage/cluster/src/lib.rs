@@ -14,6 +14,7 @@ mod cluster;
 pub mod config;
 pub mod cql;
 mod firehose;
+mod hosts_topic;
 mod intake;
 mod kafka;
 mod lanes;

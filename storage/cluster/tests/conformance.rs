@@ -1,10 +1,11 @@
 //! The cluster against the suite: one Kafka and one Cassandra for all cases, and a cluster of its own on them for each.
-//! Its process judges and serves; the sequencer is another's, and outlives it.
+//! Its process crawls, judges and serves; the sequencer is another's, and outlives it.
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::{
     collections::BTreeSet,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,12 +19,12 @@ use runtime::clock::Clock;
 use storage::{
     Stores,
     conformance::{Backend, Promises, Running, Setup},
+    hosts::{Assignment as HostAssignment, Change as HostChange},
     lane::{Assignment, Change, Lane},
 };
 use storage_cluster::{
     Cluster, Roles, admin,
     config::{Config, Cql, Kafka as KafkaConfig, Limits, Plan, Replication, Retention},
-    cql::hosts::Claims,
     sequence::Sequencer,
 };
 use testservers::{Cassandra, Kafka};
@@ -49,10 +50,10 @@ struct Made {
     _order: JoinSet<()>,
 }
 
-/// A process that judges all lanes and serves.
+/// A process that crawls all hosts, judges all lanes and serves.
 struct Process {
     cluster: Cluster,
-    /// Follows which lanes there are.
+    /// Follows which lanes and hosts there are.
     follows: JoinSet<()>,
 }
 
@@ -89,6 +90,7 @@ impl Made {
         };
         let plan = Plan {
             lanes: setup.lanes,
+            host_partitions: NonZeroU32::new(4).unwrap(),
             replication: Replication { kafka: 1, cql: 1 },
             retention: Retention { window: None, window_bytes: Some(setup.window_bytes) },
             ..Plan::default()
@@ -107,15 +109,20 @@ impl Made {
 
 impl Process {
     async fn open(config: &Config) -> Process {
-        let roles = Roles { judges: true, serves: true };
-        let claims: Claims = Arc::new(|_| Some(1));
-        let cluster = Cluster::open(config, roles, claims, Clock::system(), &Registry::new()).await.unwrap();
+        let roles = Roles { crawls: true, judges: true, serves: true };
+        let cluster = Cluster::open(config, roles, Clock::system(), &Registry::new()).await.unwrap();
         let (held, mut now) = watch::channel(BTreeSet::new());
         let mut follows = JoinSet::new();
         follows.spawn(follow(cluster.stores().assignment, held));
         let lanes = cluster.stores().intake.lanes().0.get() as usize;
         let given = tokio::time::timeout(GIVEN_WITHIN, now.wait_for(|held| held.len() == lanes)).await;
         given.expect("all lanes are given").unwrap();
+        let (held, mut now) = watch::channel(0);
+        let crawled = cluster.stores().crawled;
+        let shards = crawled.shards().0.get();
+        follows.spawn(follow_hosts(crawled, held));
+        let given = tokio::time::timeout(GIVEN_WITHIN, now.wait_for(|held| *held == shards)).await;
+        given.expect("all hosts are given").unwrap();
         Process { cluster, follows }
     }
 
@@ -135,6 +142,20 @@ async fn follow(assignment: Arc<dyn Assignment>, held: watch::Sender<BTreeSet<La
                 assignment.released(lane).await;
                 held.send_modify(|held| assert!(held.remove(&lane), "it was not given"));
             }
+        }
+    }
+}
+
+/// As a crawler does that reads nothing.
+async fn follow_hosts(crawled: Arc<dyn HostAssignment>, held: watch::Sender<u32>) {
+    while let Ok(change) = crawled.next().await {
+        match change {
+            HostChange::Given(_) => held.send_modify(|held| *held += 1),
+            HostChange::Gone(shard) => {
+                crawled.released(shard).await;
+                held.send_modify(|held| *held -= 1);
+            }
+            HostChange::Renewed(_) | HostChange::Nudged(_) => {}
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum Change {
     /// They are to be another's: reading ends, what is taken is saved, and then [`Assignment::released`] is called. The
     /// other waits for it, within limits.
     Gone(Shard),
+    /// Another had taken them for its own meanwhile, and perhaps saved cursors of them: all of them are to be saved again.
+    Renewed(Shard),
     /// Somebody has changed something, not necessarily of ours.
     Nudged(Nudge),
 }

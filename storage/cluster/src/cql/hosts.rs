@@ -3,15 +3,15 @@
 //! A host's row is spread over cells: what it was added as, which is written once, and what has changed since. Status,
 //! notes and policy are written by operators and by whoever crawls the host, the later one wins. The cursor is the
 //! crawler's alone: its cells have the crawler's claim in their timestamp, so that who was replaced, and does not know it
-//! yet, writes in vain.
+//! yet, writes in vain; and who has no claim writes none.
 //!
 //! Hosts are some thousands, so their rows are in a few partitions, in the order of their names there.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -29,7 +29,6 @@ use super::{
     metrics::Kind,
     schema::Applied,
     session::{ConnectError, Effect, Session, Statement},
-    timestamp,
 };
 
 const BUCKETS: i16 = 16;
@@ -40,14 +39,14 @@ const KNOWN_MAX: usize = 1_000_000;
 const IN_FLIGHT: usize = 64;
 
 /// Under which claim this process crawls a host; `None` where it does not. Claims of a host rise.
-pub type Claims = Arc<dyn Fn(&HostName) -> Option<u32> + Send + Sync>;
+pub type Claims = Arc<dyn Fn(&HostName) -> Option<i64> + Send + Sync>;
 
 /// The rows of hosts.
 pub struct CqlHosts {
     session: Arc<Session>,
     claims: Claims,
-    /// Rises with every cursor that this process writes.
-    cursors: AtomicI64,
+    /// Rises with every save of cursors in this process.
+    saves: AtomicU32,
     /// Hosts are never removed, so who was seen once is there.
     known: RwLock<HashSet<HostName>>,
     get: Statement,
@@ -58,7 +57,6 @@ pub struct CqlHosts {
     set_status: Statement,
     set_notes: Statement,
     set_cursor: Statement,
-    cursor_time: Statement,
     policy: Statement,
     set_policy: Statement,
 }
@@ -120,17 +118,11 @@ impl CqlHosts {
                 "UPDATE hosts USING TIMESTAMP ? SET cursor = ? WHERE bucket = ? AND name = ?",
             )
             .await?,
-            cursor_time: read(
-                Kind::HostGet,
-                "read a host's cursor",
-                "SELECT writetime(cursor) FROM hosts WHERE bucket = ? AND name = ?",
-            )
-            .await?,
             policy: read(Kind::HostGet, "read the policy", "SELECT policy FROM policies WHERE name = ?").await?,
             set_policy: write(put, "set the policy", "UPDATE policies SET policy = ? WHERE name = ?").await?,
             session,
             claims,
-            cursors: AtomicI64::new(0),
+            saves: AtomicU32::new(0),
             known: RwLock::default(),
         })
     }
@@ -151,21 +143,14 @@ impl CqlHosts {
         }
     }
 
-    /// Sets a cursor so that it wins over what was written under earlier claims, and over what this process has written
-    /// before. Without a claim (an operator who rewinds a host) it wins over what is there.
-    async fn save_cursor(&self, name: &HostName, cursor: HostCursor) -> Result<(), Error> {
-        let (key, name) = (bucket(name), name);
-        if !self.is_known(name).await? {
-            return Ok(());
+    /// Sets a cursor so that it wins over what was written under earlier claims, and by earlier saves of this process.
+    async fn save_cursor(&self, name: &HostName, cursor: HostCursor, save: u32) -> Result<(), Error> {
+        let Some(claim) = (self.claims)(name) else { return Ok(()) };
+        if self.is_known(name).await? {
+            let bytes = cursor.to_bytes();
+            let key = (cursor_timestamp(claim, save), bytes, bucket(name), name.as_str());
+            self.session.execute(&self.set_cursor, key).await?;
         }
-        let at = match (self.claims)(name) {
-            Some(claim) => timestamp(claim, self.cursors.fetch_add(1, Ordering::Relaxed) + 1),
-            None => {
-                let row: Option<(Option<i64>,)> = self.session.one(&self.cursor_time, (key, name.as_str())).await?;
-                row.and_then(|(at,)| at).unwrap_or(0) + 1
-            }
-        };
-        self.session.execute(&self.set_cursor, (at, cursor.to_bytes(), key, name.as_str())).await?;
         Ok(())
     }
 
@@ -227,9 +212,11 @@ impl Hosts for CqlHosts {
     }
 
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
-        // In the order given where a host is there twice: the later one has the higher timestamp.
-        let saves: Vec<_> = cursors.iter().map(|(name, cursor)| self.save_cursor(name, *cursor)).collect();
-        stream::iter(saves).buffered(IN_FLIGHT).try_for_each(|()| async { Ok(()) }).await
+        // Of a host that is there twice the later one counts.
+        let cursors: HashMap<&HostName, HostCursor> = cursors.iter().map(|(name, cursor)| (name, *cursor)).collect();
+        let save = self.saves.fetch_add(1, Ordering::Relaxed);
+        let saves: Vec<_> = cursors.into_iter().map(|(name, cursor)| self.save_cursor(name, cursor, save)).collect();
+        stream::iter(saves).buffer_unordered(IN_FLIGHT).try_for_each(|()| async { Ok(()) }).await
     }
 
     async fn count(&self) -> Result<u64, Error> {
@@ -251,6 +238,12 @@ impl Hosts for CqlHosts {
         self.session.execute(&self.set_policy, (json(policy), POLICY)).await?;
         Ok(())
     }
+}
+
+/// A cursor's cell: a later claim wins, and of one claim a later save. Some two billion claims and nudges fit in a
+/// partition of hosts, and more than a hundred years of saves in a process's life.
+fn cursor_timestamp(claim: i64, save: u32) -> i64 {
+    (claim.clamp(0, i64::from(i32::MAX)) << 32) | i64::from(save)
 }
 
 fn bucket(name: &HostName) -> i16 {

@@ -34,8 +34,7 @@ use storage::error::Error;
 
 /// A cell whose timestamp says where it comes of: a later position wins, an equal one is the same cell.
 ///
-/// `generation` counts how often the positions began anew: a lane's, because its topic was lost; a host's cursor's with
-/// every claim of its crawler. Far below the microseconds that cells without a position have.
+/// `generation` counts how often the positions began anew, because the lane's topic was lost. Far below the microseconds that cells without a position have.
 fn timestamp(generation: u32, position: i64) -> i64 {
     (i64::from(generation) << POSITION_BITS) | (position & ((1 << POSITION_BITS) - 1))
 }

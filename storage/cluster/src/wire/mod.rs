@@ -4,6 +4,7 @@
 //! Numbers are little-endian. Kafka checks the bytes.
 
 pub(crate) mod firehose;
+pub(crate) mod hosts;
 pub(crate) mod raw;
 pub(crate) mod sequencer;
 pub(crate) mod verified;

@@ -180,7 +180,7 @@ impl Open {
         keyspace.lanes.all().for_each(|lane| rows.own(lane));
         log.write_to(Some(rows.clone()));
         let takedowns = TakedownRows::prepare(session.clone(), log.clone()).await.unwrap();
-        let claims: Claims = Arc::new(|_| None);
+        let claims: Claims = Arc::new(|_| Some(1));
         let stores = Stores {
             log: log.clone(),
             repos: Arc::new(CqlRepos::new(rows, takedowns)),
