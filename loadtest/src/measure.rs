@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Measure it with so many workers, each in turns; `2,1` also tells the price of the second one.
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     workers: Vec<usize>,
+    /// Measure a cluster beside it, in turns: a process of each role, on Kafka and Cassandra, all on this machine.
+    #[arg(long)]
+    cluster: bool,
     /// Measure another relay beside it, in turns; the README says how to get one.
     #[arg(long, value_name = "indigo=PATH")]
     peer: Vec<Peer>,
@@ -41,6 +44,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         [] => vec![subject(None)],
         workers => workers.iter().map(|workers| subject(Some(*workers))).collect(),
     };
+    subjects.extend(args.cluster.then(|| Subject::cluster(&args.bench.relay)));
     subjects.extend(args.peer.iter().map(Subject::peer));
     let config = bench::Config {
         subjects,

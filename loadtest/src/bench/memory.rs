@@ -1,4 +1,4 @@
-//! A process's memory over time.
+//! A relay's memory over time.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,14 +9,14 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::relay_process::resident_bytes;
 
-/// A process's resident memory over time.
+/// The resident memory of a relay's processes over time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     /// When, since the start of watching, and how many bytes.
     pub samples: Vec<(Duration, u64)>,
 }
 
-/// Looks at a process's memory again and again. Ends with its value.
+/// Looks at processes' memory again and again. Ends with its value.
 pub struct MemoryWatch {
     memory: Arc<Mutex<Memory>>,
     _task: JoinSet<()>,
@@ -25,15 +25,15 @@ pub struct MemoryWatch {
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl MemoryWatch {
-    /// Starts with the process of this number.
-    pub fn start(pid: i32) -> MemoryWatch {
+    /// Starts with the processes of these numbers, taken together.
+    pub fn start(pids: Vec<i32>) -> MemoryWatch {
         let memory = Arc::new(Mutex::new(Memory::default()));
         let mut task = JoinSet::new();
         let samples = Arc::clone(&memory);
         task.spawn(async move {
             let (started, mut ticks) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
-            // It ends with the process.
-            while let Ok(bytes) = resident_bytes(pid) {
+            // It ends with the first of them.
+            while let Ok(bytes) = pids.iter().map(|pid| resident_bytes(*pid)).sum::<Result<u64, _>>() {
                 let sample = (started.elapsed(), bytes);
                 samples.lock().unwrap_or_else(PoisonError::into_inner).samples.push(sample);
                 ticks.tick().await;

@@ -53,7 +53,7 @@ pub use self::{
     yardstick::{Append, Bare, Fsync, FsyncWatch, Loopback, Signatures, Sockets},
 };
 use crate::{
-    network, relay_process,
+    cluster, network, relay_process,
     traffic::{self, folder::Manifest},
 };
 
@@ -100,6 +100,9 @@ pub enum Error {
     /// The relay.
     #[error(transparent)]
     Relay(#[from] relay_process::Error),
+    /// The cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
     /// A yardstick.
     #[error("failed to measure the machine")]
     Yardstick(#[source] io::Error),

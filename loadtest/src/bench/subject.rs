@@ -1,11 +1,21 @@
 //! What is measured: a relay's program and how it is started.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use atproto::syntax::HostName;
 
-use super::peer::{Indigo, Peer, PeerKind};
-use crate::relay_process::{self, RelayProcess, Usage};
+use super::{
+    Error,
+    peer::{Indigo, Peer, PeerKind},
+};
+use crate::{
+    cluster::{self, Cluster, Counts, Role, Servers},
+    relay_process::{self, RelayProcess, Usage, resident_bytes},
+};
 
 /// A program with its arguments.
 #[derive(Clone, Debug)]
@@ -25,8 +35,10 @@ pub struct Subject {
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Ours.
+    /// Ours, in one process.
     Mainstem,
+    /// Ours, a process of each role, on Kafka and Cassandra.
+    Cluster,
     /// Another's.
     Peer(PeerKind),
 }
@@ -38,6 +50,7 @@ pub struct Running {
 
 enum Process {
     Mainstem(RelayProcess),
+    Cluster(Box<Cluster>),
     Indigo(Indigo),
 }
 
@@ -60,6 +73,12 @@ impl Subject {
         Subject { name, kind: Kind::Mainstem, program: program.to_owned(), args, workers }
     }
 
+    /// A cluster of one process of each role, one broker and one Cassandra node, on this machine.
+    pub fn cluster(program: &Path) -> Subject {
+        let name = "a cluster".to_owned();
+        Subject { name, kind: Kind::Cluster, program: program.to_owned(), args: Vec::new(), workers: None }
+    }
+
     /// Another's relay, as it is by default.
     pub fn peer(peer: &Peer) -> Subject {
         let name = match peer.kind {
@@ -69,17 +88,31 @@ impl Subject {
     }
 
     /// Starts it on an empty data folder, for these hosts, and waits until it is ready.
-    pub async fn start(
-        &self,
-        data_dir: &Path,
-        plc_url: &str,
-        hosts: &[HostName],
-    ) -> Result<Running, relay_process::Error> {
+    pub async fn start(&self, data_dir: &Path, plc_url: &str, hosts: &[HostName]) -> Result<Running, Error> {
         let process = match self.kind {
             Kind::Mainstem => {
                 let mut config = relay_process::Config::new(&self.program, data_dir, plc_url, hosts)?;
                 config.args = self.args.clone();
                 Process::Mainstem(RelayProcess::start(config).await?)
+            }
+            Kind::Cluster => {
+                let servers = Arc::new(Servers::start(1).await?);
+                let fast_directory = ["--plc-rate", "10000", "--plc-concurrency", "256"].map(str::to_owned).to_vec();
+                let config = cluster::Config {
+                    program: self.program.clone(),
+                    name: "bench".to_owned(),
+                    folder: data_dir.to_owned(),
+                    counts: Counts { crawl: 1, validate: 1, sequence: 1, serve: 1 },
+                    address: Ipv4Addr::LOCALHOST,
+                    plc_url: Some(plc_url.to_owned()),
+                    hosts: hosts.to_vec(),
+                    dev: true,
+                    init_args: vec!["--lanes=16".to_owned()],
+                    role_args: vec![(Role::Validate, fast_directory)],
+                    sites: Vec::new(),
+                    first_public: None,
+                };
+                Process::Cluster(Box::new(Cluster::start(config, servers).await?))
             }
             Kind::Peer(PeerKind::Indigo) => {
                 Process::Indigo(Indigo::start(&self.program, data_dir, plc_url, hosts, &self.args).await?)
@@ -94,29 +127,61 @@ impl Running {
     pub fn stream_url(&self) -> String {
         match &self.process {
             Process::Mainstem(relay) => relay.stream_url(),
+            Process::Cluster(cluster) => cluster.stream_urls().swap_remove(0),
             Process::Indigo(relay) => relay.stream_url(),
         }
     }
 
-    /// The process's number.
-    pub fn pid(&self) -> i32 {
+    /// The numbers of its processes. A cluster's servers are none of them.
+    pub fn pids(&self) -> Vec<i32> {
         match &self.process {
-            Process::Mainstem(relay) => relay.pid(),
-            Process::Indigo(relay) => relay.pid(),
+            Process::Mainstem(relay) => vec![relay.pid()],
+            Process::Cluster(cluster) => cluster.processes().iter().filter_map(cluster::RoleProcess::pid).collect(),
+            Process::Indigo(relay) => vec![relay.pid()],
         }
     }
 
-    /// What it has used so far.
-    pub fn usage(&self) -> Result<Usage, relay_process::Error> {
-        relay_process::usage(self.pid())
-            .map_err(|source| relay_process::Error::Io { what: "read the relay's usage", source })
+    /// Its resident memory now, all processes together.
+    pub fn resident_bytes(&self) -> Result<u64, Error> {
+        Ok(self.pids().into_iter().map(resident_bytes).sum::<Result<u64, _>>()?)
     }
 
-    /// What one of its metrics says now; another's relay has others.
+    /// What it has used so far. For a cluster, what its threads are for one process are its roles, and beside them its
+    /// servers, which are in no sum.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        let of = |pid| -> Result<Usage, Error> {
+            Ok(relay_process::usage(pid)
+                .map_err(|source| relay_process::Error::Io { what: "read the relay's usage", source })?)
+        };
+        match &self.process {
+            Process::Mainstem(relay) => of(relay.pid()),
+            Process::Indigo(relay) => of(relay.pid()),
+            Process::Cluster(cluster) => {
+                let mut sum = Usage::default();
+                for process in cluster.processes() {
+                    let usage = process.usage()?;
+                    sum.user_seconds += usage.user_seconds;
+                    sum.system_seconds += usage.system_seconds;
+                    sum.rss_bytes += usage.rss_bytes;
+                    sum.rss_bytes_max += usage.rss_bytes_max;
+                    sum.written_bytes += usage.written_bytes;
+                    sum.threads.push((process.role().to_string(), usage.user_seconds + usage.system_seconds));
+                }
+                let servers = cluster.servers();
+                for (name, pid) in [("(kafka)", servers.broker_at(0).1), ("(cassandra)", servers.cql_pid())] {
+                    let usage = pid.map(|pid| of(pid.cast_signed())).transpose()?.unwrap_or_default();
+                    sum.threads.push((name.to_owned(), usage.user_seconds + usage.system_seconds));
+                }
+                Ok(sum)
+            }
+        }
+    }
+
+    /// What one of its metrics says now; a cluster has many of each, and another's relay has others.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         match &self.process {
             Process::Mainstem(relay) => relay.metric(name).await,
-            Process::Indigo(_) => None,
+            Process::Cluster(_) | Process::Indigo(_) => None,
         }
     }
 
@@ -124,15 +189,20 @@ impl Running {
     pub fn log_tail(&self, lines: usize) -> String {
         match &self.process {
             Process::Mainstem(relay) => relay.config().log_tail(lines),
+            Process::Cluster(cluster) => {
+                let tails = cluster.processes().iter().map(|process| process.log_tail(lines));
+                tails.collect::<Vec<_>>().join("\n")
+            }
             Process::Indigo(relay) => relay.log_tail(lines),
         }
     }
 
     /// Kills it, and waits until it is gone.
-    pub async fn kill(self) -> Result<(), relay_process::Error> {
+    pub async fn kill(self) -> Result<(), Error> {
         match self.process {
-            Process::Mainstem(relay) => relay.kill().await.map(drop),
-            Process::Indigo(relay) => relay.kill().await,
+            Process::Mainstem(relay) => Ok(relay.kill().await.map(drop)?),
+            Process::Cluster(cluster) => Ok(cluster.stop().await?),
+            Process::Indigo(relay) => Ok(relay.kill().await?),
         }
     }
 }

@@ -16,7 +16,6 @@ use super::{
     yardstick::{Bare, Fsync, Signatures},
 };
 use crate::{
-    relay_process::resident_bytes,
     subscriber::{self, Keep, Subscriber},
     traffic::{self, Pace, Player, folder::Manifest, latency::Latencies},
 };
@@ -64,6 +63,8 @@ pub struct Latency {
     pub rate: f64,
     /// From the host's send to the subscriber's receipt.
     pub times: Latencies,
+    /// What the relay spent meanwhile.
+    pub relay: Cost,
     /// The idle share of the machine meanwhile, 0 to 1.
     pub idle_share: Option<f64>,
     /// How late this program was to send, at most: part of no latency, but of the evenness of what was sent.
@@ -122,7 +123,7 @@ pub(super) async fn turn<P: Fn(&str)>(
     progress: &P,
 ) -> Result<Turn, Error> {
     let stage = Stage::warm_up(config, subject, folder, progress).await?;
-    let memory = MemoryWatch::start(stage.relay.pid());
+    let memory = MemoryWatch::start(stage.relay.pids());
     let time = latency_time(config, stage.player.manifest().measured.events);
     let latency = match time.is_zero() {
         true => None,
@@ -143,7 +144,7 @@ pub(super) async fn warm_bytes<P: Fn(&str)>(
 ) -> Result<u64, Error> {
     let stage = Stage::warm_up(config, subject, folder, progress).await?;
     tokio::time::sleep(COOL_DOWN).await;
-    let bytes = resident_bytes(stage.relay.pid())?;
+    let bytes = stage.relay.resident_bytes()?;
     stage.end().await?;
     Ok(bytes)
 }
@@ -181,16 +182,17 @@ impl<P: Fn(&str)> Stage<'_, P> {
         // The first moments at a new pace don't count.
         tokio::time::sleep(LEAD_IN).await;
         self.subscriber.take_latencies();
-        let idle = Ticks::now().ok();
+        let (idle, before, events) = (Ticks::now().ok(), self.relay.usage()?, self.sent());
         tokio::time::sleep(time).await;
         let (times, idle_now) = (self.subscriber.take_latencies(), Ticks::now().ok());
+        let relay = Cost::of(&before, &self.relay.usage()?, self.sent() - events);
         let behind_max = self.player.stats().behind_max;
         self.player.pause();
         // What is on its way already.
         tokio::time::sleep(SETTLE).await;
         self.arrived("at a rate", self.sent()).await?;
         let idle_share = idle.and_then(|before| before.idle_share(idle_now?));
-        Ok(Latency { rate, times, idle_share, behind_max, fsync })
+        Ok(Latency { rate, times, relay, idle_share, behind_max, fsync })
     }
 
     async fn load(&self, signatures: &Arc<Signatures>) -> Result<Load, Error> {

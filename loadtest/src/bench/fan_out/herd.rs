@@ -91,7 +91,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Herd, Er
     stage.say(&format!("they left, and come back {} events behind", sizes.behind));
     phase();
     let (usage, read, started) = (stage.usage()?, bytes_read(stage.pid()), Instant::now());
-    let memory = MemoryWatch::start(stage.pid());
+    let memory = MemoryWatch::start(vec![stage.pid()]);
     let back = Request { cursor: Some(0), ..Request::default() };
     let herd = Crowd::start(crowd::Config { requests: vec![back], ..herd })?;
     let late = (sizes.rate * CAUGHT_UP.as_secs_f64()) as u64;

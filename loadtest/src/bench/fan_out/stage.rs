@@ -12,7 +12,7 @@ use super::{Error, FanOutConfig, Scenario};
 use crate::{
     bench::{Sockets, subject::Running},
     crowd::{self, Crowd, Request},
-    relay_process::{Usage, resident_bytes},
+    relay_process::Usage,
     traffic::{self, Pace, Player},
 };
 
@@ -82,7 +82,7 @@ impl<'a> Stage<'a> {
 
     /// What the relay has used so far.
     pub(super) fn usage(&self) -> Result<Usage, Error> {
-        Ok(self.relay.usage()?)
+        self.relay.usage()
     }
 
     /// What one of its metrics says now; no number where it has none of that name.
@@ -90,9 +90,9 @@ impl<'a> Stage<'a> {
         self.relay.metric(name).await.unwrap_or(f64::NAN)
     }
 
-    /// The process's number.
+    /// The process's number: subscribers are counted at one.
     pub(super) fn pid(&self) -> i32 {
-        self.relay.pid()
+        self.relay.pids()[0]
     }
 
     /// Where it listens.
@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
     /// The relay's resident memory once it has nothing to do.
     pub(super) async fn settled_bytes(&self) -> Result<u64, Error> {
         tokio::time::sleep(SETTLE * 3).await;
-        Ok(resident_bytes(self.pid())?)
+        self.relay.resident_bytes()
     }
 
     /// Where the relay's data is.

@@ -33,6 +33,7 @@ impl Report {
             },
             "subjects": self.subjects.iter().map(Measured::to_json).collect::<Vec<_>>(),
             "two_workers_ratio": self.two_workers_ratio(),
+            "cluster_ratio": self.cluster_ratios().map(|(at_rate, loaded)| json!({"at_rate": at_rate, "as_fast_as_read": loaded})),
         })
     }
 }
@@ -68,6 +69,7 @@ impl LatencyFigures {
         let mut fields = times(&self.times);
         fields.extend([
             ("rate".to_owned(), self.rate.into()),
+            ("cpu_micros_per_event".to_owned(), spread(self.cpu_micros)),
             ("idle_share".to_owned(), self.idle_share.into()),
             ("void".to_owned(), self.void.clone().into()),
             ("fsync".to_owned(), times(&self.fsync).into()),
@@ -103,6 +105,7 @@ fn phase(latency: &Latency) -> Value {
     let mut fields = times(&latency.times);
     fields.extend([
         ("rate".to_owned(), latency.rate.into()),
+        ("relay".to_owned(), cost(&latency.relay)),
         ("idle_share".to_owned(), latency.idle_share.into()),
         ("behind_max_micros".to_owned(), (latency.behind_max.as_micros() as u64).into()),
         ("void".to_owned(), latency.void().into()),

@@ -4,7 +4,7 @@ mod json;
 mod table;
 
 pub(super) use self::table::thousands;
-use super::{Append, Bare, Fsync, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
+use super::{Append, Bare, Cost, Fsync, Kind, Latency, Load, Loopback, Machine, Spread, Subject, Turn};
 use crate::traffic::{folder::Manifest, latency::Latencies};
 
 /// What was measured in a run.
@@ -42,6 +42,8 @@ pub struct LatencyFigures {
     pub rate: f64,
     /// Of all phases that count, or of all where none does.
     pub times: Latencies,
+    /// CPU time an event meanwhile, microseconds.
+    pub cpu_micros: Option<Spread>,
     /// Bare syncs beside them.
     pub fsync: Latencies,
     /// The least idle share of the phases that count, or of all.
@@ -60,6 +62,16 @@ impl Report {
     /// A part of bare verification, of the means of before and after.
     pub(super) fn bare_part(&self, part: impl Fn(Bare) -> f64) -> Option<Spread> {
         Spread::of(self.loads().map(|load| part(load.bare())))
+    }
+
+    /// CPU an event of a cluster, its roles together, as a multiple of that in one process, at the rate and as fast as
+    /// events are read, where both were measured.
+    pub fn cluster_ratios(&self) -> Option<(f64, f64)> {
+        let of = |kind| self.subjects.iter().find(|measured| measured.subject.kind == kind);
+        let (cluster, one) = (of(Kind::Cluster)?, of(Kind::Mainstem)?);
+        let at_rate = |measured: &Measured| Some(measured.latencies()?.cpu_micros?.median);
+        let loaded = |measured: &Measured| Some(measured.spread(|load| load.relay.micros())?.median);
+        Some((at_rate(cluster)? / at_rate(one)?, loaded(cluster)? / loaded(one)?))
     }
 
     /// CPU an event of the whole relay with two workers, as a multiple of that with one, where both were measured.
@@ -88,18 +100,13 @@ impl Measured {
 
     /// CPU time an event of each kind of thread, microseconds, the dearest first.
     pub fn threads(&self) -> Vec<(String, Spread)> {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in self.turns.iter().flat_map(|turn| &turn.load.relay.threads) {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        let of =
-            |load: &Load, name| load.relay.threads.iter().find(|(found, _)| found == name).map_or(0.0, |(_, cpu)| *cpu);
-        let spreads = names.into_iter().filter_map(|name| Some((name.to_owned(), self.spread(|load| of(load, name))?)));
-        let mut threads: Vec<(String, Spread)> = spreads.collect();
-        threads.sort_by(|a, b| b.1.median.total_cmp(&a.1.median));
-        threads
+        spreads_by_name(&self.turns.iter().map(|turn| &turn.load.relay).collect::<Vec<_>>())
+    }
+
+    /// CPU time of each kind of thread (of a cluster: of each role) an event at a rate, microseconds, the dearest first.
+    pub fn threads_at_rate(&self) -> Vec<(String, Spread)> {
+        let latencies: Vec<&Latency> = self.turns.iter().filter_map(|turn| turn.latency.as_ref()).collect();
+        spreads_by_name(&latencies.iter().map(|latency| &latency.relay).collect::<Vec<_>>())
     }
 
     /// Its latency, where it was measured.
@@ -114,8 +121,24 @@ impl Measured {
             fsync.add(&latency.fsync.times);
         }
         let idle = Spread::of(chosen.iter().filter_map(|latency| latency.idle_share));
-        Some(LatencyFigures { rate: chosen.first()?.rate, times, fsync, idle_share: idle.map(|idle| idle.least), void })
+        let cpu_micros = Spread::of(chosen.iter().map(|latency| latency.relay.micros()));
+        let (rate, idle_share) = (chosen.first()?.rate, idle.map(|idle| idle.least));
+        Some(LatencyFigures { rate, times, cpu_micros, fsync, idle_share, void })
     }
+}
+
+fn spreads_by_name(costs: &[&Cost]) -> Vec<(String, Spread)> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in costs.iter().flat_map(|cost| &cost.threads) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let of = |cost: &Cost, name| cost.threads.iter().find(|(found, _)| found == name).map_or(0.0, |(_, cpu)| *cpu);
+    let spreads = names.into_iter().map(|name| (name, Spread::of(costs.iter().map(|cost| of(cost, name)))));
+    let mut spreads: Vec<_> = spreads.filter_map(|(name, spread)| Some((name.to_owned(), spread?))).collect();
+    spreads.sort_by(|a, b| b.1.median.total_cmp(&a.1.median));
+    spreads
 }
 
 /// A moment in microseconds since 1970: `2026-11-22 17:05 UTC`.
@@ -133,7 +156,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        bench::{Cost, Kind, Memory},
+        bench::Memory,
         traffic::{
             folder::{Counts, FileSum},
             profile::Profile,
@@ -173,6 +196,7 @@ pub(super) mod tests {
             latency: Some(Latency {
                 rate: 500.0,
                 times: times.clone(),
+                relay: Cost::default(),
                 idle_share: Some(idle_share),
                 behind_max: Duration::from_millis(1),
                 fsync: Fsync { times },

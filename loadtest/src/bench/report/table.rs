@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{Measured, Report};
 use crate::{
-    bench::{Load, Spread},
+    bench::{Kind, Load, Spread},
     traffic::folder::Manifest,
 };
 
@@ -19,6 +19,7 @@ impl fmt::Display for Report {
             self.yardsticks(f)?;
         }
         self.comparison(f)?;
+        self.roles(f)?;
         match self.two_workers_ratio() {
             Some(ratio) => writeln!(f, "\n  CPU an event with two workers : with one = {ratio:.2}"),
             None => Ok(()),
@@ -107,6 +108,32 @@ impl Report {
         )
     }
 
+    /// What each role of a cluster spends, and its servers.
+    fn roles(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(cluster) = self.subjects.iter().find(|measured| measured.subject.kind == Kind::Cluster) else {
+            return Ok(());
+        };
+        let rate = cluster.latencies().map_or(0.0, |latencies| latencies.rate);
+        writeln!(
+            f,
+            "\n  {:<NAME$}{:>24}{:>24}",
+            "a cluster, µs of CPU an event",
+            format!("{rate:.0}/s"),
+            "as fast as read"
+        )?;
+        let loaded = cluster.threads();
+        for (name, micros) in cluster.threads_at_rate() {
+            let loaded = loaded.iter().find(|(other, _)| *other == name).map(|(_, micros)| format!("{micros:.1}"));
+            writeln!(f, "    {name:<38}{:>24}{:>24}", format!("{micros:.1}"), loaded.unwrap_or_default())?;
+        }
+        match self.cluster_ratios() {
+            Some((at_rate, loaded)) => {
+                writeln!(f, "  {:<NAME$}{at_rate:>24.2}{loaded:>24.2}", "its roles together : one process")
+            }
+            None => Ok(()),
+        }
+    }
+
     fn comparison(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n  {:<NAME$}", "")?;
         for measured in &self.subjects {
@@ -142,6 +169,7 @@ impl Report {
         row(f, &format!("latency at {rate:.0} events/s, ms: p50"), &latency(0.5))?;
         row(f, "  p99", &latency(0.99))?;
         row(f, "  most", &latency(1.0))?;
+        row(f, "  µs of CPU an event meanwhile", &|m| Some(format!("{:.1}", m.latencies()?.cpu_micros?)))?;
         row(f, "  a bare fsync right before, ms: p50", &|m| Some(millis(m.latencies()?.fsync.quantile(0.5))))?;
         row(f, "  p99", &|m| Some(millis(m.latencies()?.fsync.quantile(0.99))))?;
         row(f, "  idle share of the machine, %", &|m| Some(format!("{:.0}", m.latencies()?.idle_share? * 100.0)))?;

@@ -15,7 +15,6 @@ pub use self::{report::SoakReport, verdict::verdict};
 use super::{Error, Machine, Subject};
 use crate::{
     network::{self, Mix, Network, Pace},
-    relay_process::resident_bytes,
     subscriber::{self, Keep, Subscriber},
     traffic::latency::Latencies,
 };
@@ -136,7 +135,7 @@ pub async fn soak(config: SoakConfig, progress: impl Fn(&str)) -> Result<SoakRep
             let sample = Sample {
                 at: now - started,
                 phase,
-                rss_bytes: resident_bytes(relay.pid())?,
+                rss_bytes: relay.resident_bytes()?,
                 log_bytes,
                 data_bytes,
                 events_per_second: (came - events) as f64 / (now - last).as_secs_f64(),
