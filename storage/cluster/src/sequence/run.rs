@@ -477,6 +477,9 @@ struct Reading<'a> {
     aged: Instant,
 }
 
+/// Between two looks at what is delivered: short beside what a commit takes.
+const DELIVERIES_LOOK: Duration = Duration::from_micros(500);
+
 /// Records that are laid out and not handed over yet.
 #[derive(Default)]
 struct Laid {
@@ -687,7 +690,7 @@ impl Publishing<'_> {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused))
                     if Instant::now() < until =>
                 {
-                    self.producer.poll(Duration::from_millis(1));
+                    self.await_deliveries();
                     refused
                 }
                 Err((error, _)) => return Err(Failure::of("send an event")(error)),
@@ -700,7 +703,7 @@ impl Publishing<'_> {
         let until = Instant::now() + PATIENCE;
         // The client's own flush waits in steps of 100 ms.
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
-            self.producer.poll(Duration::from_millis(1));
+            self.await_deliveries();
             self.check_deliveries()?;
         }
         loop {
@@ -711,6 +714,16 @@ impl Publishing<'_> {
                 }
                 Err(error) => return Err(Failure::of("commit a transaction")(error)),
             }
+        }
+    }
+
+    /// Takes in what is told of deliveries, or waits a moment where nothing is. A poll of the client's with a time waits
+    /// to its end, whatever comes, and burns the last millisecond.
+    fn await_deliveries(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(DELIVERIES_LOOK);
         }
     }
 
