@@ -30,7 +30,15 @@ Examples:
   mainstem tail wss://relay.example.com --json | jq .
                                              watch another one, a JSON object a line
   mainstem admin hosts list --status offline which hosts a running relay can't reach
-  mainstem config --dev                      what a run with these flags would use, and why";
+  mainstem config --dev                      what a run with these flags would use, and why
+
+A relay on several machines, over Kafka and ScyllaDB or Cassandra (--kafka and --cql, or MAINSTEM_KAFKA and MAINSTEM_CQL):
+  mainstem cluster init                      make its topics and tables, once
+  mainstem crawl --bootstrap https://relay.example.com
+  mainstem validate                          each of these four as often as wanted, on any machine
+  mainstem sequence
+  mainstem serve --bind 0.0.0.0:2470
+  mainstem cluster status                    lanes, lags, owners, the sequencer, the window";
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
@@ -91,6 +99,9 @@ pub struct RunArgs {
     /// The network.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Who may change what it does.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// The process.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -151,9 +162,6 @@ pub struct SequenceRole {
 /// Arguments of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeRole {
-    /// Where the record of changes by administration is kept
-    #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR", help_heading = "Process")]
-    pub data_dir: PathBuf,
     /// Where the cluster is.
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -166,6 +174,12 @@ pub struct ServeRole {
     /// The network.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Who may change what it does.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Where the record of changes by administration is kept
+    #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR", help_heading = "Administration")]
+    pub data_dir: PathBuf,
     /// The process.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -430,14 +444,10 @@ pub struct NetworkArgs {
     pub contact: Option<String>,
 }
 
-/// What every process has.
+/// Who may change what a process that serves does.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Process")]
-pub struct ProcessArgs {
-    /// Where metrics, health and administration are served; keep it private
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2471", env = "MAINSTEM_ADMIN_BIND")]
-    pub admin_bind: String,
-
+#[command(next_help_heading = "Administration")]
+pub struct AdminArgs {
     /// A file with the password of the user `admin`; administration is off without a password or tokens
     #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_PASSWORD_FILE")]
     pub admin_password_file: Option<PathBuf>,
@@ -445,6 +455,15 @@ pub struct ProcessArgs {
     /// A file with tokens for administration, one a line: NAME:TOKEN; changes are recorded under the name
     #[arg(long, value_name = "FILE", env = "MAINSTEM_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+}
+
+/// What every process has.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessArgs {
+    /// Where metrics and health are served, and administration by who serves; keep it private
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2471", env = "MAINSTEM_ADMIN_BIND")]
+    pub admin_bind: String,
 
     /// What is logged: error, warn, info, debug, or directives such as info,crawler=debug
     #[arg(

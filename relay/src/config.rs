@@ -26,7 +26,7 @@ use url::Url;
 
 use crate::{
     cli::{
-        CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, SequenceRole,
+        AdminArgs, CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, SequenceRole,
         ServeArgs, ServeRole, ValidateArgs, ValidateRole,
     },
     fanout::{hub, subscriber},
@@ -432,7 +432,7 @@ impl Config {
             audit_dir: store.data_dir.clone(),
             network: Network::from_args(&args.network, dev)?,
             plc: Some(plc(&args.plc, dev)?),
-            ..Config::of(&args.process, Store::Local(store))?
+            ..Config::of(&args.process, Store::Local(store))?.administered(&args.admin)?
         };
         config.with_ports_apart()
     }
@@ -472,7 +472,7 @@ impl Config {
             audit_dir: args.data_dir.clone(),
             network: Network::from_args(&args.network, dev)?,
             plc: Some(plc(&args.plc, dev)?),
-            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?
+            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?.administered(&args.admin)?
         };
         config.with_ports_apart()
     }
@@ -483,8 +483,8 @@ impl Config {
             // Only who serves has changes to record.
             audit_dir: PathBuf::new(),
             admin_bind: address("--admin-bind", &args.admin_bind)?,
-            admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
-            admin_tokens: args.admin_token_file.as_deref().map_or_else(|| Ok(Vec::new()), admin_tokens)?,
+            admin_password: None,
+            admin_tokens: Vec::new(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
             store,
             network: Network::default(),
@@ -494,6 +494,15 @@ impl Config {
             sequence: false,
             serve: None,
             simulate: false,
+        })
+    }
+
+    /// With whom administration lets in.
+    fn administered(self, args: &AdminArgs) -> Result<Config, Error> {
+        Ok(Config {
+            admin_password: args.admin_password_file.as_deref().map(password).transpose()?,
+            admin_tokens: args.admin_token_file.as_deref().map_or_else(|| Ok(Vec::new()), admin_tokens)?,
+            ..self
         })
     }
 

@@ -32,7 +32,7 @@ use crate::{
     intake::{self, RawIntake},
     kafka::{
         Unreachable,
-        client::settings,
+        client::{client_id, settings},
         producer::Producer,
         reach::reach,
         reader::Reader,
@@ -53,6 +53,17 @@ pub struct Roles {
     pub judges: bool,
     /// Reads the firehose.
     pub serves: bool,
+}
+
+impl Roles {
+    /// What Kafka's clients are called by.
+    fn as_str(self) -> &'static str {
+        match self {
+            Roles { judges: true, .. } => "validator",
+            Roles { judges: false, serves: true } => "server",
+            Roles { judges: false, serves: false } => "crawler",
+        }
+    }
 }
 
 /// How long Kafka may take to answer at a process's start.
@@ -148,7 +159,7 @@ impl Cluster {
 
         let metrics = Metrics::register(registry)?;
         let topics = Topics::of(&config.name);
-        let client = settings(&config.kafka, &config.name);
+        let client = settings(&config.kafka, &client_id(&config.name, roles.as_str()));
         let limits = config.limits;
         // What is under way is bounded by who sends.
         let lane_bytes = limits.appended_bytes_max.saturating_mul(lanes.0.get() as usize);

@@ -1,5 +1,6 @@
 //! Making a cluster, and looking at one.
 
+pub mod groups;
 pub mod init;
 pub mod restore;
 pub mod schema;

@@ -9,8 +9,10 @@ use rdkafka::{
 };
 use storage::{error::Error, seq::Seq};
 
+use super::groups::{self, Member};
 use crate::{
     config::Config,
+    firehose,
     kafka::{
         client::{ends, settings},
         failed,
@@ -43,10 +45,29 @@ pub struct Status {
     pub next_seq: Option<Seq>,
     /// Offsets of `firehose`: the first that is kept, and the one after the last.
     pub firehose: (i64, i64),
-    /// Who leads the order, as the group's coordinator knows it; `None` where nobody does.
-    pub sequencer: Option<Member>,
-    /// How many sequencers there are, the leader among them.
-    pub sequencers: usize,
+    /// The first event that is kept and when it was accepted, in microseconds since 1970.
+    pub first_kept: Option<(Seq, u64)>,
+    /// Partitions of `hosts`: shares of hosts for crawlers.
+    pub host_shares: usize,
+    /// Validators, as their group's coordinator knows them; their partitions are lanes.
+    pub validators: Vec<Member>,
+    /// Crawlers; their partitions are shares of hosts.
+    pub crawlers: Vec<Member>,
+    /// Sequencers; who has the one partition leads.
+    pub sequencers: Vec<Member>,
+}
+
+impl Status {
+    /// Who leads the order; `None` where nobody does.
+    pub fn sequencer(&self) -> Option<&Member> {
+        self.sequencers.iter().find(|member| !member.partitions.is_empty())
+    }
+
+    /// Who judges a lane; `None` where nobody does now.
+    pub fn owner(&self, lane: usize) -> Option<&Member> {
+        let lane = i32::try_from(lane).ok()?;
+        self.validators.iter().find(|member| member.partitions.contains(&lane))
+    }
 }
 
 /// How a lane stands, in offsets.
@@ -76,15 +97,6 @@ impl LaneStatus {
     }
 }
 
-/// A member of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// What it calls itself.
-    pub client: String,
-    /// Where it speaks from.
-    pub address: String,
-}
-
 /// Looks at all topics. Blocks for some requests a lane.
 pub fn topics(config: &Config) -> Result<Status, StatusError> {
     let client = settings(&config.kafka, &format!("{}.status", config.name));
@@ -110,22 +122,22 @@ pub fn topics(config: &Config) -> Result<Status, StatusError> {
             claim: ordered.and_then(|lane| lane.claim),
         });
     }
-    let group = format!("{}.sequencer", config.name);
-    let groups = consumer.client().fetch_group_list(Some(&group), ANSWER_WITHIN).map_err(failed(what))?;
-    let members = groups.groups().first().map_or(&[][..], |group| group.members());
-    let leads = members.iter().find(|member| member.assignment().is_some_and(assigns_something));
-    let sequencer = leads.map(|member| Member {
-        client: member.client_id().to_owned(),
-        address: member.client_host().trim_start_matches('/').to_owned(),
-    });
-    let firehose = ends(&names.firehose, 0)?;
-    let next_seq = state.map(|state| state.next_seq);
-    Ok(Status { lanes, next_seq, firehose, sequencer, sequencers: members.len() })
-}
-
-/// An assignment (version i16, topics i32, …) with a topic in it.
-fn assigns_something(assignment: &[u8]) -> bool {
-    matches!(assignment, [_, _, count @ ..] if count.first_chunk().is_some_and(|count| i32::from_be_bytes(*count) > 0))
+    let hosts = consumer.fetch_metadata(Some(&names.hosts), ANSWER_WITHIN).map_err(failed(what))?;
+    let group = |role: &str| {
+        let name = format!("{}.{role}", config.name);
+        groups::members(&consumer, &name, ANSWER_WITHIN).map_err(failed(what))
+    };
+    let kept = firehose::first_kept(config)?;
+    Ok(Status {
+        lanes,
+        next_seq: state.map(|state| state.next_seq),
+        firehose: ends(&names.firehose, 0)?,
+        first_kept: kept,
+        host_shares: hosts.topics().first().map_or(0, |topic| topic.partitions().len()),
+        validators: group("validators")?,
+        crawlers: group("crawlers")?,
+        sequencers: group("sequencer")?,
+    })
 }
 
 fn committed(client: &ClientConfig, group: &str, topic: &str, lanes: u32) -> Result<Vec<Option<i64>>, KafkaError> {

@@ -51,7 +51,8 @@ async fn making_is_repeatable_and_says_what_differs() {
     assert_eq!(again, init::Made { differs: Vec::new(), began_at: None });
     let looked = config.clone();
     let status = blocking(move || status::topics(&looked)).await.unwrap();
-    assert_eq!((status.next_seq, status.sequencer, status.lanes.len()), (Some(Seq(42)), None, 3));
+    assert_eq!((status.next_seq, status.sequencer(), status.lanes.len()), (Some(Seq(42)), None, 3));
+    assert_eq!((status.host_shares, status.first_kept), (64, None));
     assert_eq!(status.lanes[2].ordered, Some(0));
 
     let registry = prometheus::Registry::new();
@@ -63,7 +64,8 @@ async fn making_is_repeatable_and_says_what_differs() {
     let looked = config.clone();
     wait_until("the sequencer leads", || {
         let status = status::topics(&looked).unwrap();
-        status.sequencer.is_some_and(|member| member.client == "made.sequencer") && status.sequencers == 1
+        let leads = status.sequencer().is_some_and(|member| member.client.starts_with("made.sequencer."));
+        leads && status.sequencers.len() == 1
     })
     .await;
     stop.cancel();

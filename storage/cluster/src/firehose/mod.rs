@@ -221,6 +221,13 @@ impl Shared {
     }
 }
 
+/// The first event that a cluster keeps, and when it was accepted, in microseconds since 1970. Blocks.
+pub(crate) fn first_kept(config: &config::Config) -> Result<Option<(Seq, u64)>, Error> {
+    let reader = Reader::new(&Config::of(config), 16 << 10, 16 << 10).map_err(failed)?;
+    let (low, _) = reader.watermarks()?;
+    Ok(reader.look(low)?.map(|(point, at_micros)| (point.seq, at_micros)))
+}
+
 /// A reader of the topic at one place after another.
 struct Reader {
     consumer: BaseConsumer<Quiet>,

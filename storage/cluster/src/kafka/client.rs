@@ -66,6 +66,14 @@ pub(crate) fn settings(kafka: &Kafka, client_id: &str) -> ClientConfig {
     settings
 }
 
+/// What a client of a cluster's process calls itself: its role there, its machine and its process. Brokers' logs, and
+/// `mainstem cluster status`, say so.
+pub(crate) fn client_id(cluster: &str, role: &str) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = Some(machine.trim()).filter(|name| !name.is_empty()).unwrap_or("unnamed");
+    format!("{cluster}.{role}.{machine}-{}", std::process::id())
+}
+
 /// A failure whose effect is not known: whoever sees it looks at what is durable before it goes on.
 pub(crate) fn failed(what: &'static str) -> impl Fn(KafkaError) -> Error {
     move |error| Error::Indeterminate { what, source: error.into() }

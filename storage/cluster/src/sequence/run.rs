@@ -33,7 +33,7 @@ use super::{
 use crate::{
     OpenError, cluster, config,
     kafka::{
-        client::{partition, settings},
+        client::{client_id, partition, settings},
         quiet::{self, Quiet},
         topics::Topics,
     },
@@ -169,7 +169,7 @@ impl Config {
         let Topics { verified, firehose, sequencer_state, .. } = Topics::of(&config.name);
         let name = format!("{}.sequencer", config.name);
         Config {
-            client: settings(&config.kafka, &name),
+            client: settings(&config.kafka, &client_id(&config.name, "sequencer")),
             name,
             verified,
             firehose,
