@@ -178,7 +178,13 @@ pub struct ServeRole {
     #[command(flatten)]
     pub admin: AdminArgs,
     /// Where the record of changes by administration is kept
-    #[arg(long, value_name = "DIR", default_value = "./data", env = "MAINSTEM_DATA_DIR", help_heading = "Administration")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "./data",
+        env = "MAINSTEM_DATA_DIR",
+        help_heading = "Administration"
+    )]
     pub data_dir: PathBuf,
     /// The process.
     #[command(flatten)]

@@ -26,8 +26,8 @@ use url::Url;
 
 use crate::{
     cli::{
-        AdminArgs, CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs, SequenceRole,
-        ServeArgs, ServeRole, ValidateArgs, ValidateRole,
+        AdminArgs, CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs,
+        SequenceRole, ServeArgs, ServeRole, ValidateArgs, ValidateRole,
     },
     fanout::{hub, subscriber},
     limits_file,
@@ -472,7 +472,8 @@ impl Config {
             audit_dir: args.data_dir.clone(),
             network: Network::from_args(&args.network, dev)?,
             plc: Some(plc(&args.plc, dev)?),
-            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?.administered(&args.admin)?
+            ..Config::of(&args.process, Store::Cluster(Box::new(cluster::from_args(&args.cluster)?)))?
+                .administered(&args.admin)?
         };
         config.with_ports_apart()
     }

@@ -130,7 +130,9 @@ pub fn notes(facts: &Facts) -> Vec<&'static str> {
         Some(Phase::Leading) => notes.push("leads the order"),
         Some(Phase::Unreachable | Phase::TakingOver | Phase::BackingOff) | None => {}
     }
-    if let Some(LanesHealth { held: 0, taking: 0, .. }) = facts.cluster.and_then(|cluster| cluster.lanes) {
+    if let Some(ClusterFacts { lanes: Some(LanesHealth { held: 0, taking: 0, .. }), kafka_silent: None, .. }) =
+        facts.cluster
+    {
         notes.push("has no lanes: other validators have them all");
     }
     notes

@@ -17,13 +17,14 @@ use storage::{
     log::{Accepted, Block, EventLog, LogHealth, Published, ReadError, Window},
     seq::Seq,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     config::Config,
     cql::{
-        self, Commands, CqlHosts, CqlIdentities, CqlRepos, TakedownRows,
+        self, Commands, CqlHosts, CqlIdentities, CqlRepos, Settled, TakedownRows,
         schema::{self, SchemaError},
         session::ConnectError,
     },
@@ -60,13 +61,15 @@ impl Roles {
     fn as_str(self) -> &'static str {
         match self {
             Roles { judges: true, .. } => "validator",
-            Roles { judges: false, serves: true } => "server",
-            Roles { judges: false, serves: false } => "crawler",
+            Roles { judges: false, serves: true, .. } => "server",
+            Roles { judges: false, serves: false, .. } => "crawler",
         }
     }
 }
 
-/// How long Kafka may take to answer at a process's start.
+/// How long a CQL server is left alone that did not let us in.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long servers may take to answer at a process's start.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a process can't take its part in a cluster.
@@ -125,6 +128,24 @@ pub(crate) async fn find_topics(config: &Config) -> Result<LaneCount, OpenError>
     }
 }
 
+/// Connects to the cluster's rows, as soon as a server lets us in: they may be starting, as we are.
+async fn find_rows(
+    config: &Config,
+    keyspace: &str,
+    metrics: cql::Metrics,
+) -> Result<(cql::Session, Settled), SchemaError> {
+    let until = Instant::now() + ANSWERS_WITHIN;
+    loop {
+        match schema::open(&config.cql, keyspace, metrics.clone()).await {
+            Err(SchemaError::Connect(error @ ConnectError::Refused { .. })) if Instant::now() < until => {
+                warn!(error = &error as &dyn std::error::Error, "the cql servers don't let us in yet");
+                tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// A process's part, open. Dropping it ends it as a crash would; [`Cluster::close`] hands over in good order.
 pub struct Cluster {
     stores: Stores,
@@ -147,7 +168,7 @@ impl Cluster {
         let found = find_topics(config).await?;
         let keyspace = schema::keyspace_of(&config.name);
         let cql_metrics = cql::Metrics::register(registry)?;
-        let (session, settled) = schema::open(&config.cql, &keyspace, cql_metrics).await?;
+        let (session, settled) = find_rows(config, &keyspace, cql_metrics).await?;
         let lanes = settled.lanes;
         if found != lanes {
             return Err(OpenError::Lanes { topics: found.0.get(), rows: lanes.0.get() });

@@ -338,7 +338,7 @@ impl Sequencer {
         })
     }
 
-    /// Shows how many records are not read yet, while the leader works.
+    /// Shows how many records are not read yet while the leader works, and whether Kafka answers it.
     fn watch_lag(&self, taken_through: &AtomicI64, queue: &Queue<Failure>) {
         let Ok(consumer) = self.reader() else { return };
         let mut looked = Instant::now();
@@ -351,8 +351,12 @@ impl Sequencer {
             let end = |lane| consumer.fetch_watermarks(&self.config.verified, partition(Lane(lane)), CALL);
             let ends: KafkaResult<i64> =
                 (0..self.config.lanes).map(|lane| end(lane).map(|(_, high)| high)).sum::<KafkaResult<i64>>();
-            if let Ok(ends) = ends {
-                self.metrics.lag_records.set((ends - taken_through.load(Ordering::Relaxed)).max(0));
+            match ends {
+                Ok(ends) => {
+                    self.metrics.lag_records.set((ends - taken_through.load(Ordering::Relaxed)).max(0));
+                    self.enter(Phase::Leading);
+                }
+                Err(_silent) => self.enter(Phase::Unreachable),
             }
         }
     }
