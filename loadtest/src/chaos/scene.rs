@@ -188,7 +188,8 @@ impl Scene {
             OwnParts::Lanes(held) => (held, self.parts_standstill(&self.lanes, from, to)),
             OwnParts::Hosts(held) => (held, self.parts_standstill(&self.hosts, from, to)),
         });
-        let mut problems = self.judge().await?;
+        let mut problems = struck.problems;
+        problems.extend(self.judge().await?);
         self.network.resume();
         let may_end = |name: &String| round.fault.may_end_by_itself() && struck.victims.contains(name);
         let mut evidence = struck.evidence;
@@ -212,7 +213,13 @@ impl Scene {
 
     /// Lets all come to the end, and compares everything with everything.
     pub(super) async fn end(mut self) -> Result<End, Error> {
-        let mut problems = self.judge().await?;
+        let mut problems = Vec::new();
+        // Where a round came to no end, somebody may not run; all are needed now.
+        let idle: Vec<_> = self.cluster.processes().iter().filter(|process| !process.is_running()).collect();
+        for (role, number) in idle.into_iter().map(|process| (process.role(), process.number())).collect::<Vec<_>>() {
+            problems.extend(self.cluster.process(role, number).start_supervised().await?);
+        }
+        problems.extend(self.judge().await?);
         let truth = self.network.truth();
         let mut judge = Judge::new(truth);
         let mut readings = Vec::new();

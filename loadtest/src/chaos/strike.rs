@@ -36,6 +36,8 @@ pub(super) struct Struck {
     pub(super) evidence: Vec<String>,
     /// The processes that it was done to.
     pub(super) victims: Vec<String>,
+    /// What went wrong on the way back.
+    pub(super) problems: Vec<String>,
     /// What the victim alone worked on.
     pub(super) own_parts: Option<OwnParts>,
 }
@@ -58,7 +60,7 @@ pub(super) async fn strike(scene: &mut Scene, round: &Round) -> Result<Struck, E
             let mut struck = about(process).await;
             struck.evidence.push(kill(process, fault).await?);
             tokio::time::sleep(round.away).await;
-            process.start().await?;
+            struck.problems = process.start_supervised().await?;
             Ok(struck)
         }
         Fault::Freeze(role) => {
@@ -83,7 +85,7 @@ pub(super) async fn strike(scene: &mut Scene, round: &Round) -> Result<Struck, E
             if !status.success() {
                 return Err(not_shown(fault, format!("{} ended with {status}", process.name())));
             }
-            process.start().await?;
+            struck.problems = process.start_supervised().await?;
             struck.evidence.push(format!("{} ended with {status} after {took:.1?}", process.name()));
             Ok(struck)
         }
@@ -160,7 +162,7 @@ async fn crawlers_gone(scene: &mut Scene, fault: Fault) -> Result<Struck, Error>
     }
     struck.evidence.push(format!("with no crawler alive, all before the cursors of {} hosts came out", cursors.len()));
     for number in numbers {
-        scene.cluster.process(Role::Crawl, number).start().await?;
+        struck.problems.extend(scene.cluster.process(Role::Crawl, number).start_supervised().await?);
     }
     Ok(struck)
 }
@@ -190,7 +192,7 @@ async fn raw_full(scene: &mut Scene, fault: Fault) -> Result<Struck, Error> {
         waiting(scene)
     ));
     for number in numbers {
-        scene.cluster.process(Role::Validate, number).start().await?;
+        struck.problems.extend(scene.cluster.process(Role::Validate, number).start_supervised().await?);
     }
     Ok(struck)
 }
@@ -231,7 +233,7 @@ async fn state_lost(scene: &mut Scene, fault: Fault) -> Result<Struck, Error> {
     let said = scene.cluster.command("restore-sequencer", &[]).await?;
     struck.evidence.push(format!("restore-sequencer says: {}", last_line(&said)));
     for number in numbers {
-        scene.cluster.process(Role::Sequence, number).start().await?;
+        struck.problems.extend(scene.cluster.process(Role::Sequence, number).start_supervised().await?);
     }
     Ok(struck)
 }

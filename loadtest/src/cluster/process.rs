@@ -23,6 +23,9 @@ use crate::{
 
 /// How long a process may take to be ready on a machine that is busy with tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
+/// How often a process is started again that ends before it is ready, and how long after.
+const STARTS_MAX: usize = 3;
+const START_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOG_LINES: usize = 30;
 
@@ -142,6 +145,21 @@ impl RoleProcess {
     pub async fn start(&mut self) -> Result<(), Error> {
         self.spawn()?;
         self.wait_ready().await
+    }
+
+    /// Starts it as a supervisor does: again, where it ends before it is ready, a few times. Gives how it ended each time.
+    pub async fn start_supervised(&mut self) -> Result<Vec<String>, Error> {
+        let mut ended = Vec::new();
+        loop {
+            match self.start().await {
+                Ok(()) => return Ok(ended),
+                Err(Error::Ended { name, status, log }) if ended.len() < STARTS_MAX => {
+                    ended.push(format!("{name} ended with {status} before it was ready; its log ends:\n{log}"));
+                    tokio::time::sleep(START_AGAIN_AFTER).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Waits until `/readyz` says yes.
