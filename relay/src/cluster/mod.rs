@@ -5,6 +5,7 @@ mod status;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use runtime::telemetry::{self, Format};
 use storage::seq::Seq;
 use storage_cluster::admin::{init, restore, schema};
@@ -16,7 +17,7 @@ use crate::{
 
 /// Does one of the commands.
 pub async fn run(command: &ClusterCommand) -> anyhow::Result<ExitCode> {
-    telemetry::init("warn", Format::Auto)?;
+    telemetry::init("warn,scylla=error", Format::Auto)?;
     match command {
         ClusterCommand::Init(args) => make(args).await,
         ClusterCommand::Status(args) => status::run(args).await,
@@ -30,8 +31,8 @@ async fn make(args: &ClusterInit) -> anyhow::Result<ExitCode> {
     let settled = schema::init(&cluster, &plan).await.context("failed to make the tables")?;
     let mut made = init::topics(&cluster, &plan, seq_start).await.context("failed to make the topics")?;
     if settled.raw_bytes_max != plan.raw_bytes_max {
-        let (is, asked) = (settled.raw_bytes_max, plan.raw_bytes_max);
-        made.differs.push(format!("the cluster was made with --raw-bytes {is}B, not {asked}B, which stays"));
+        let [is, asked] = [settled.raw_bytes_max, plan.raw_bytes_max].map(|bytes| ByteSize(bytes).display().si());
+        made.differs.push(format!("--raw-bytes is {is}, as the cluster was made, and should be {asked}"));
     }
     match made.began_at {
         Some(seq) => println!("made the cluster {}: {} lanes, the first seq is {seq}", cluster.name, plan.lanes.0),

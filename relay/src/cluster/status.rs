@@ -139,7 +139,7 @@ impl Status {
         let leads = self.sequencers.iter().find(|member| !member.partitions.is_empty());
         let others = self.sequencers.len().saturating_sub(1);
         match leads {
-            Some(Member { client, .. }) => format!("{client} leads, {others} stand by"),
+            Some(Member { client, .. }) => format!("{client} leads; standing by: {others}"),
             None => format!("none leads, of {}", self.sequencers.len()),
         }
     }

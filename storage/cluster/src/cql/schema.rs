@@ -80,6 +80,16 @@ pub enum SchemaError {
         /// What was asked for.
         asked: u32,
     },
+    /// Rows can't be kept as often as asked for, and what was made could not be written.
+    #[error(
+        "each row is to be kept {replication} times, and there are {nodes} nodes: one copy (for trying out) needs one"
+    )]
+    TooFewNodes {
+        /// Copies.
+        replication: u16,
+        /// Nodes of the datacenter.
+        nodes: usize,
+    },
     /// A row that has no sense.
     #[error("{value:?} is no {name}")]
     Damaged {
@@ -127,8 +137,13 @@ pub fn keyspace_of(cluster: &str) -> String {
 pub async fn init(config: &Cql, keyspace: &str, plan: &Plan, metrics: Metrics) -> Result<Settled, SchemaError> {
     check_name(keyspace)?;
     let outside = Session::connect(config, None, metrics.clone()).await?;
-    let datacenter = config.datacenter.as_deref().unwrap_or("replication_factor");
     let replication = plan.replication.cql;
+    let nodes = outside.nodes(config.datacenter.as_deref());
+    // Else the keyspace would be there, and nothing could be written into it.
+    if nodes < usize::from(replication) {
+        return Err(SchemaError::TooFewNodes { replication, nodes });
+    }
+    let datacenter = config.datacenter.as_deref().unwrap_or("replication_factor");
     // A datacenter's name goes into a string of CQL.
     let datacenter = datacenter.replace('\'', "''");
     let make = format!(

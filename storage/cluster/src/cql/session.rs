@@ -157,6 +157,13 @@ impl Session {
         Ok(Session { driver, reads: reads.into_handle(), patience: config.patience, metrics })
     }
 
+    /// How many nodes there are, in a datacenter or in all.
+    pub(super) fn nodes(&self, datacenter: Option<&str>) -> usize {
+        let state = self.driver.get_cluster_state();
+        let counts = |of: Option<&str>| datacenter.is_none() || of == datacenter;
+        state.get_nodes_info().iter().filter(|node| counts(node.datacenter.as_deref())).count()
+    }
+
     /// Whether a server answers.
     pub(crate) async fn ask(&self) -> bool {
         self.driver.query_unpaged("SELECT key FROM system.local", ()).await.is_ok()
