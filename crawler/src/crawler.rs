@@ -393,6 +393,9 @@ impl Shared {
         }
         let domain_ban = self.policy.borrow().ban_over(&row.name).cloned();
         let live = Arc::new(Live::new(row, start, self.config.timing, domain_ban, self.stop.child_token()));
+        if let Some(rewind) = live.notes().pending_rewind() {
+            self.carry_out(&live, rewind);
+        }
         table.insert(live.name.clone(), Arc::clone(&live));
         let span = info_span!("host", host = %live.name);
         let ended = live.ended.clone().drop_guard();
@@ -472,12 +475,6 @@ impl Shared {
             .filter(|(live, status)| *status != HostStatus::Banned && lock(&live.saved).status != *status)
             .take(STATUSES_PER_ROUND);
         for (live, status) in changed {
-            if self.look_before_writing(live).await.is_err() {
-                return;
-            }
-            if live.is_host_banned() {
-                continue;
-            }
             match self.hosts.set_status(&live.name, status).await {
                 Ok(()) => {
                     let was = std::mem::replace(&mut lock(&live.saved).status, status);
@@ -504,11 +501,7 @@ impl Shared {
     async fn save_notes(&self, lives: &[Arc<Live>]) {
         let changed =
             lives.iter().map(|live| (live, live.notes())).filter(|(live, notes)| lock(&live.saved).notes != *notes);
-        for (live, _) in changed.take(STATUSES_PER_ROUND) {
-            if self.look_before_writing(live).await.is_err() {
-                return;
-            }
-            let notes = live.notes();
+        for (live, notes) in changed.take(STATUSES_PER_ROUND) {
             match self.hosts.set_notes(&live.name, &notes).await {
                 Ok(()) => lock(&live.saved).notes = notes,
                 Err(error) => {
@@ -518,14 +511,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    /// What others have written there is not overwritten.
-    async fn look_before_writing(&self, live: &Live) -> Result<(), ()> {
-        self.look_again(live).await.map_err(|error| {
-            self.metrics.save_failures.inc();
-            warn!(error = %Chain(&error), host = %live.name, "failed to look at a host's row");
-        })
     }
 
     /// The end: no host is read any more.

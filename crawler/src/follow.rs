@@ -2,9 +2,8 @@
 //! are looked at.
 //!
 //! Where several processes share the hosts, the rows are the truth about what an operator wants. Who crawls a host looks
-//! at its row when told to, now and then all the same, and before each write of its own, and takes over what others wrote
-//! there ([`Shared::adopt`]). What is written in the moment between that look and our own write may be lost: the operator
-//! sees it in the row, and says it again.
+//! at its row when told to, and now and then all the same, and takes over what was ordered there ([`Shared::adopt`]). What
+//! an operator orders and what a crawler writes are kept apart, so that neither overwrites the other.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +12,7 @@ use futures_util::FutureExt;
 use runtime::chain::Chain;
 use storage::{
     error::Error as StoreError,
-    hosts::{AddedBy, Change, Host, HostStatus, Nudge, Policy, ResetCause, Shard},
+    hosts::{AddedBy, Change, Host, HostStatus, Nudge, Policy, Rewind, Shard},
 };
 use tracing::{info, warn};
 
@@ -206,25 +205,34 @@ impl Shared {
 
     fn adopt(&self, live: &Live, row: Host) {
         let Host { name, status, notes, .. } = row;
-        let was = std::mem::replace(&mut lock(&live.saved).notes, notes.clone());
+        let was = live.notes();
+        live.heed(&notes);
         if notes.limits != was.limits {
-            live.set_exception(notes.limits);
             self.limits.set_exception(&name, notes.limits);
         }
-        if let Some(reset) = notes.last_reset
-            && reset.cause == ResetCause::Rewound
-            && was.last_reset != Some(reset)
-            && live.go_back(reset)
+        if let Some(rewind) = live.notes().pending_rewind()
+            && self.carry_out(live, rewind)
         {
             live.restarted.notify_one();
-            info!(host = %name, from = reset.from.seq, to = reset.to.seq, "host rewound");
         }
         let banned = status == HostStatus::Banned;
         if live.is_host_banned() != banned {
             live.ban_host(banned);
             info!(host = %name, banned, "a host's ban has changed");
         }
-        lock(&live.saved).status = status;
+        let mut saved = lock(&live.saved);
+        (saved.status, saved.notes) = (status, notes);
+    }
+
+    /// Does what an operator has asked for. The cursor and what is noted of it are saved in the next round; who dies before
+    /// that leaves the request to the next crawler.
+    pub(crate) fn carry_out(&self, live: &Live, rewind: Rewind) -> bool {
+        let reset = live.carry_out(rewind);
+        match &reset {
+            Some(reset) => info!(host = %live.name, from = reset.from.seq, to = reset.to.seq, "host rewound"),
+            None => info!(host = %live.name, to = rewind.to.seq, "a host can't be rewound as it was asked for"),
+        }
+        reset.is_some()
     }
 
     /// Tells the others, where there are any. Who does not hear it sees it in time.

@@ -11,7 +11,7 @@ use std::{
 use atproto::syntax::HostName;
 use rand::Rng;
 use storage::{
-    hosts::{AddedBy, Domain, Host, HostCursor, HostStatus, Notes, Reset, ResetCause},
+    hosts::{AddedBy, Domain, Host, HostCursor, HostStatus, Notes, Reset, ResetCause, Rewind},
     limits::{Change, HostLimits, Limits, Source},
 };
 use tokio::{
@@ -264,15 +264,27 @@ impl Live {
         reset
     }
 
-    /// What another process has written: reading goes on there, unless the host counts anew since.
-    pub(crate) fn go_back(&self, reset: Reset) -> bool {
+    /// What an operator has asked another process for: reading goes on there, unless the host counts anew since, or is not
+    /// read as far.
+    pub(crate) fn carry_out(&self, rewind: Rewind) -> Option<Reset> {
+        let Rewind { at_micros, to } = rewind;
         let mut tally = lock(&self.tally);
-        if tally.epoch() != reset.to.epoch {
-            return false;
+        let from = HostCursor { epoch: tally.epoch(), seq: tally.cursor() };
+        let mut notes = lock(&self.notes);
+        notes.rewound_at_micros = at_micros;
+        if to.epoch != from.epoch || to.seq.unwrap_or(0) > from.seq.unwrap_or(0) {
+            return None;
         }
-        *tally = Arc::new(Tally::new(reset.to.epoch, reset.to.seq));
-        lock(&self.notes).last_reset = Some(reset);
-        true
+        *tally = Arc::new(Tally::new(to.epoch, to.seq));
+        let reset = Reset { cause: ResetCause::Rewound, at_micros, from, to };
+        notes.last_reset = Some(reset);
+        Some(reset)
+    }
+
+    /// Takes over what operators have ordered in the row.
+    pub(crate) fn heed(&self, orders: &Notes) {
+        let mut notes = lock(&self.notes);
+        *notes = notes.clone().with_orders_of(orders);
     }
 
     /// Somebody else may have written it.

@@ -4,7 +4,7 @@
 
 use atproto::syntax::HostName;
 use storage::{
-    hosts::{AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Nudge, Policy, Reset, ResetCause},
+    hosts::{AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Nudge, Order, Policy, Rewind},
     limits::{Change, Limits},
 };
 use tracing::info;
@@ -118,12 +118,13 @@ impl Handle {
     /// takes it back. Gives the exception that there was.
     pub async fn set_limits(&self, name: &HostName, exception: Change) -> Result<Change, Error> {
         let Some(live) = self.shared.live(name) else {
-            return self.change_elsewhere(name, |row| std::mem::replace(&mut row.notes.limits, exception)).await;
+            return Ok(self.order_elsewhere(name, Order::Limits(exception)).await?.notes.limits);
         };
         let _writing = self.shared.writing.lock().await;
         let was = live.notes().limits;
+        self.order(name, &Order::Limits(exception)).await?;
         live.set_exception(exception);
-        self.save_notes(&live).await?;
+        lock(&live.saved).notes.limits = exception;
         self.shared.limits.set_exception(name, exception);
         self.shared.tell(Nudge::Host(name.clone())).await;
         info!(host = %name, ?exception, "a host's limits have changed");
@@ -138,42 +139,36 @@ impl Handle {
     /// [`Handle::rewind`] of a host that another process reads: that one is told, and goes back.
     async fn rewind_elsewhere(&self, name: &HostName, seq: u64) -> Result<Rewound, Error> {
         let shared = &self.shared;
-        let row = shared.hosts.get(name).await.map_err(|source| Error::Store { what: "read a host", source })?;
-        let from = row.ok_or_else(|| Error::UnknownHost(name.clone()))?.cursor;
+        let from = self.row(name).await?.cursor;
         may_rewind(from, seq)?;
         let to = HostCursor { seq: Some(seq), ..from };
-        let reset = Reset { cause: ResetCause::Rewound, at_micros: shared.clock.now_micros(), from, to };
-        // For whoever is given the host next. Who reads it now may save its own cursor over it until it has looked.
-        let saved = shared.hosts.save_cursors(&[(name.clone(), to)]).await;
-        saved.map_err(|source| Error::Store { what: "save a rewound cursor", source })?;
-        self.change_elsewhere(name, |row| row.notes.last_reset = Some(reset)).await?;
+        let at_micros = shared.clock.now_micros();
+        self.order_elsewhere(name, Order::Rewind(Rewind { at_micros, to })).await?;
         shared.metrics.rewinds.inc();
-        info!(host = %name, from = from.seq, to = seq, "host rewound");
         Ok(Rewound { from, to })
     }
 
-    /// Changes the status or the notes of a host that is not read here, and tells whoever reads it.
-    async fn change_elsewhere<T>(&self, name: &HostName, change: impl FnOnce(&mut Host) -> T) -> Result<T, Error> {
-        let shared = &self.shared;
-        let store = |what| move |source| Error::Store { what, source };
-        let result = {
-            let _writing = shared.writing.lock().await;
-            let row = shared.hosts.get(name).await.map_err(store("read a host"))?;
-            let was = row.ok_or_else(|| Error::UnknownHost(name.clone()))?;
-            let mut row = was.clone();
-            let result = change(&mut row);
-            if row.status != was.status {
-                shared.hosts.set_status(name, row.status).await.map_err(store("set a host's status"))?;
-            }
-            if row.notes != was.notes {
-                shared.hosts.set_notes(name, &row.notes).await.map_err(store("save a host's notes"))?;
-            }
-            info!(host = %name, status = row.status.as_str(), notes = ?row.notes, "a host that is read elsewhere was changed");
-            shared.elsewhere.put(row, &shared.limits);
-            result
-        };
-        shared.tell(Nudge::Host(name.clone())).await;
-        Ok(result)
+    async fn row(&self, name: &HostName) -> Result<Host, Error> {
+        let row = self.shared.hosts.get(name).await;
+        let row = row.map_err(|source| Error::Store { what: "read a host", source })?;
+        row.ok_or_else(|| Error::UnknownHost(name.clone()))
+    }
+
+    /// Orders something of a host that is not read here, and tells whoever reads it. Gives its row before.
+    async fn order_elsewhere(&self, name: &HostName, order: Order) -> Result<Host, Error> {
+        let was = self.row(name).await?;
+        self.order(name, &order).await?;
+        let mut row = was.clone();
+        order.apply(&mut row.status, &mut row.notes);
+        self.shared.elsewhere.put(row, &self.shared.limits);
+        self.shared.tell(Nudge::Host(name.clone())).await;
+        info!(host = %name, ?order, "an order for a host that is read elsewhere");
+        Ok(was)
+    }
+
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error> {
+        let kept = self.shared.hosts.order(name, order).await;
+        kept.map_err(|source| Error::Store { what: "keep an order for a host", source })
     }
 
     /// Writes a host's notes. To be called while holding `writing`.
@@ -188,18 +183,11 @@ impl Handle {
     async fn set_banned(&self, name: &HostName, banned: bool) -> Result<(), Error> {
         let status = if banned { HostStatus::Banned } else { HostStatus::Idle };
         let Some(live) = self.shared.live(name) else {
-            return self
-                .change_elsewhere(name, |row| {
-                    if (row.status == HostStatus::Banned) != banned {
-                        row.status = status;
-                    }
-                })
-                .await;
+            return self.order_elsewhere(name, Order::Ban(banned)).await.map(drop);
         };
         let _writing = self.shared.writing.lock().await;
         if live.is_host_banned() != banned {
-            let written = self.shared.hosts.set_status(name, status).await;
-            written.map_err(|source| Error::Store { what: "set a host's status", source })?;
+            self.order(name, &Order::Ban(banned)).await?;
             lock(&live.saved).status = status;
             live.ban_host(banned);
             self.shared.tell(Nudge::Host(name.clone())).await;

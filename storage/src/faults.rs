@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     Stores,
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Order, Policy},
     identities::Identities,
     intake::{Command, Intake, Position, RawFrame, Taken},
     lane::{Lane, LaneCount},
@@ -70,6 +70,8 @@ pub enum Call {
     HostCount,
     /// [`Hosts::set_notes`]
     HostSetNotes,
+    /// [`Hosts::order`]
+    HostOrder,
     /// [`Hosts::policy`]
     HostPolicy,
     /// [`Hosts::set_policy`]
@@ -290,6 +292,7 @@ impl Call {
             Call::HostSaveCursors => "save cursors",
             Call::HostCount => "count hosts",
             Call::HostSetNotes => "set a host's notes",
+            Call::HostOrder => "keep an operator's order",
             Call::HostPolicy => "read the policy",
             Call::HostSetPolicy => "set the policy",
             Call::IdentityGet => "read an identity",
@@ -429,6 +432,10 @@ impl Hosts for Faulty {
 
     async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
         self.faults.call(Call::HostSetNotes, self.inner.hosts.set_notes(name, notes)).await
+    }
+
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error> {
+        self.faults.call(Call::HostOrder, self.inner.hosts.order(name, order)).await
     }
 
     async fn policy(&self) -> Result<Policy, Error> {

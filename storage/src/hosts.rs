@@ -35,7 +35,7 @@ impl Host {
     }
 }
 
-/// What is kept of a host beside how it is. Written rarely, and whole.
+/// What is kept of a host beside how it is. Written rarely.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Notes {
@@ -45,6 +45,57 @@ pub struct Notes {
     pub limits: limits::Change,
     /// The last time that its reading did not go on from the cursor.
     pub last_reset: Option<Reset>,
+    /// The operator's last request that it be read again.
+    pub rewind: Option<Rewind>,
+    /// When the last request was made that its crawler has heard, microseconds since the Unix epoch.
+    pub rewound_at_micros: u64,
+}
+
+impl Order {
+    /// Carries the order into a row's fields.
+    pub fn apply(&self, status: &mut HostStatus, notes: &mut Notes) {
+        match self {
+            Order::Ban(true) => *status = HostStatus::Banned,
+            Order::Ban(false) if *status == HostStatus::Banned => *status = HostStatus::Idle,
+            Order::Ban(false) => {}
+            Order::Limits(limits) => notes.limits = *limits,
+            Order::Rewind(rewind) => notes.rewind = Some(*rewind),
+        }
+    }
+}
+
+impl Notes {
+    /// A request that its crawler has not heard yet.
+    pub fn pending_rewind(&self) -> Option<Rewind> {
+        self.rewind.filter(|rewind| rewind.at_micros > self.rewound_at_micros)
+    }
+
+    /// These, with what an operator has ordered in `others`.
+    pub fn with_orders_of(self, others: &Notes) -> Notes {
+        Notes { limits: others.limits, rewind: others.rewind, ..self }
+    }
+}
+
+/// An operator wants a host to be read again. Whoever crawls it does that once, or not at all where the host counts anew
+/// since, or is not read as far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Rewind {
+    /// When it was asked for, microseconds since the Unix epoch; a later request replaces an earlier one.
+    pub at_micros: u64,
+    /// Where reading is to go on.
+    pub to: HostCursor,
+}
+
+/// What an operator orders of a host. Each kind is kept by itself, apart from what its crawler writes: so no write of
+/// another's changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Whether it is banned.
+    Ban(bool),
+    /// The exception from the rules of limits.
+    Limits(limits::Change),
+    /// That it be read again.
+    Rewind(Rewind),
 }
 
 /// Who made a host known. What strangers ask for has a quota.
@@ -230,11 +281,16 @@ pub trait Hosts: Send + Sync {
     /// Adds a host, or does nothing where it is known. Durable when answered. Gives whether it was added.
     async fn add(&self, host: &Host) -> Result<bool, Error>;
 
-    /// Sets a known host's status. Durable when answered.
+    /// Sets a known host's status, as its crawler sees it. A host that is banned stays so. Durable when answered.
     async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error>;
 
-    /// Sets a known host's notes. Durable when answered, and with them all cursors that were saved before.
+    /// Sets what its crawler notes of a known host; what an operator has ordered stays. Durable when answered, and with it
+    /// all cursors that were saved before.
     async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error>;
+
+    /// Keeps what an operator orders of a known host. Who is banned no longer is idle, until its crawler says more. Durable
+    /// when answered.
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error>;
 
     /// Sets cursors of known hosts that this process crawls; those that it does not crawl stay. May be lost in a crash back
     /// to an older value, never to a newer one: what is read again is known as a repeat.

@@ -4,7 +4,9 @@
 
 use super::{Backend, Setup, sample};
 use crate::{
-    hosts::{AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Policy, Reset, ResetCause},
+    hosts::{
+        AddedBy, CrawlRequests, Domain, Host, HostCursor, HostStatus, Notes, Order, Policy, Reset, ResetCause, Rewind,
+    },
     limits::{Change, Limit},
 };
 
@@ -22,6 +24,8 @@ fn notes(number: u64) -> Notes {
             from: HostCursor { epoch: 1, seq: Some(u64::MAX) },
             to: HostCursor { epoch: 2, seq: None },
         }),
+        rewind: None,
+        rewound_at_micros: number,
     }
 }
 
@@ -34,8 +38,12 @@ fn policy() -> Policy {
     policy
 }
 
-const STATUSES: [HostStatus; 5] =
-    [HostStatus::Active, HostStatus::Idle, HostStatus::Offline, HostStatus::Throttled, HostStatus::Banned];
+const STATUSES: [HostStatus; 4] = [HostStatus::Active, HostStatus::Idle, HostStatus::Offline, HostStatus::Throttled];
+
+/// What a crawler has noted, of a host of which nothing was ordered.
+fn noted(number: u64) -> Notes {
+    Notes { limits: Change::default(), ..notes(number) }
+}
 
 /// The first row of a name stays.
 pub async fn adds_a_host_once(backend: &dyn Backend) {
@@ -63,15 +71,15 @@ pub async fn rows_and_cursors_do_not_overwrite_each_other(backend: &dyn Backend)
         let cursors: Vec<_> = (0..10).map(|number| (sample::host(number), cursor(round, number))).collect();
         let statuses = async {
             for number in 0..10 {
-                hosts.set_status(&sample::host(number), STATUSES[(round + number) as usize % 5]).await.unwrap();
+                hosts.set_status(&sample::host(number), STATUSES[(round + number) as usize % 4]).await.unwrap();
                 hosts.set_notes(&sample::host(number), &notes(round)).await.unwrap();
             }
         };
         let (saved, ()) = tokio::join!(hosts.save_cursors(&cursors), statuses);
         saved.unwrap();
         for number in 0..10 {
-            let status = STATUSES[(round + number) as usize % 5];
-            let expected = Host { status, cursor: cursor(round, number), notes: notes(round), ..host(number) };
+            let status = STATUSES[(round + number) as usize % 4];
+            let expected = Host { status, cursor: cursor(round, number), notes: noted(round), ..host(number) };
             assert_eq!(hosts.get(&sample::host(number)).await.unwrap(), Some(expected));
         }
     }
@@ -88,6 +96,37 @@ pub async fn ignores_unknown_hosts(backend: &dyn Backend) {
     assert_eq!(hosts.list(None, 10).await.unwrap(), []);
     assert!(hosts.add(&host(1)).await.unwrap());
     assert_eq!(hosts.get(&sample::host(1)).await.unwrap(), Some(host(1)));
+}
+
+/// What an operator has ordered outlives all that a crawler writes, and each kind of order the others.
+pub async fn what_is_ordered_stays_whatever_a_crawler_writes(backend: &dyn Backend) {
+    let running = backend.open(Setup::default()).await;
+    let hosts = running.stores().hosts;
+    let name = sample::host(1);
+    hosts.order(&name, &Order::Ban(true)).await.unwrap();
+    assert_eq!(hosts.get(&name).await.unwrap(), None, "an order makes no host");
+    hosts.add(&Host { status: HostStatus::Banned, ..host(1) }).await.unwrap();
+    let writes = async || {
+        hosts.set_status(&name, HostStatus::Offline).await.unwrap();
+        hosts.set_notes(&name, &Notes { rewind: None, ..notes(1) }).await.unwrap();
+        let row = hosts.get(&name).await.unwrap().unwrap();
+        (row.status, row.notes.limits, row.notes.rewind, row.notes.rewound_at_micros)
+    };
+    let none = Change::default();
+    assert_eq!(writes().await, (HostStatus::Banned, none, None, 1), "as it was added");
+    hosts.order(&name, &Order::Ban(false)).await.unwrap();
+    assert_eq!(writes().await, (HostStatus::Offline, none, None, 1));
+    let limits = notes(7).limits;
+    let rewind = Rewind { at_micros: 5, to: HostCursor { epoch: 1, seq: Some(u64::MAX) } };
+    for order in [Order::Limits(limits), Order::Rewind(rewind), Order::Ban(true)] {
+        hosts.order(&name, &order).await.unwrap();
+    }
+    assert_eq!(writes().await, (HostStatus::Banned, limits, Some(rewind), 1));
+    let later = Rewind { at_micros: 6, ..rewind };
+    for order in [Order::Limits(none), Order::Rewind(later), Order::Ban(false)] {
+        hosts.order(&name, &order).await.unwrap();
+    }
+    assert_eq!(writes().await, (HostStatus::Offline, none, Some(later), 1));
 }
 
 /// Pages follow the names' byte order and begin after `after`.
@@ -118,14 +157,14 @@ pub async fn stays_after_reopening(backend: &dyn Backend) {
     let hosts = running.stores().hosts;
     hosts.add(&host(1)).await.unwrap();
     hosts.add(&host(2)).await.unwrap();
-    hosts.set_status(&sample::host(2), HostStatus::Banned).await.unwrap();
+    hosts.order(&sample::host(2), &Order::Ban(true)).await.unwrap();
     let cursor = HostCursor { epoch: 7, seq: Some(123) };
     hosts.save_cursors(&[(sample::host(1), cursor)]).await.unwrap();
     hosts.set_notes(&sample::host(1), &notes(4)).await.unwrap();
     hosts.set_policy(&policy()).await.unwrap();
     drop(hosts);
     let Some(running) = running.reopen().await else { return };
-    let expected = [Host { cursor, notes: notes(4), ..host(1) }, Host { status: HostStatus::Banned, ..host(2) }];
+    let expected = [Host { cursor, notes: noted(4), ..host(1) }, Host { status: HostStatus::Banned, ..host(2) }];
     assert_eq!(running.stores().hosts.policy().await.unwrap(), policy());
     assert_eq!(running.stores().hosts.list(None, 10).await.unwrap(), expected);
     assert_eq!(running.stores().hosts.count().await.unwrap(), 2);
@@ -153,7 +192,7 @@ pub async fn stays_after_a_crash(backend: &dyn Backend) {
     assert_eq!(found.status, HostStatus::Throttled);
     assert!(found.cursor.epoch == 0 && found.cursor.seq.is_none_or(|seq| (1..=20).contains(&seq)));
     let found = running.stores().hosts.get(&sample::host(2)).await.unwrap().unwrap();
-    assert_eq!((found.cursor, found.notes), (rewound, notes(2)));
+    assert_eq!((found.cursor, found.notes), (rewound, noted(2)));
     assert_eq!(running.stores().hosts.policy().await.unwrap(), policy());
     assert_eq!(running.stores().hosts.count().await.unwrap(), 2);
 }

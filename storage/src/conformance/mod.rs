@@ -142,6 +142,7 @@ macro_rules! conformance_suite {
             ],
             hosts: [
                 adds_a_host_once, rows_and_cursors_do_not_overwrite_each_other, ignores_unknown_hosts,
+                what_is_ordered_stays_whatever_a_crawler_writes,
                 lists_in_pages, keeps_the_policy, stays_after_reopening, stays_after_a_crash,
             ],
             identities: [

@@ -9,7 +9,7 @@ use atproto::syntax::HostName;
 
 use crate::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Order, Policy},
 };
 
 /// Hosts in a map.
@@ -46,7 +46,9 @@ impl Hosts for MemoryHosts {
     }
 
     async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error> {
-        if let Some(host) = self.rows().get_mut(name) {
+        if let Some(host) = self.rows().get_mut(name)
+            && host.status != HostStatus::Banned
+        {
             host.status = status;
         }
         Ok(())
@@ -54,7 +56,14 @@ impl Hosts for MemoryHosts {
 
     async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
         if let Some(host) = self.rows().get_mut(name) {
-            host.notes = notes.clone();
+            host.notes = notes.clone().with_orders_of(&host.notes);
+        }
+        Ok(())
+    }
+
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error> {
+        if let Some(host) = self.rows().get_mut(name) {
+            order.apply(&mut host.status, &mut host.notes);
         }
         Ok(())
     }

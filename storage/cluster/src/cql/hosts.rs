@@ -1,8 +1,8 @@
 //! Hosts in CQL: the truth about them, which any node reads and administration writes.
 //!
-//! A host's row is spread over cells: what it was added as, which is written once, and what has changed since. Status,
-//! notes and policy are written by operators and by whoever crawls the host, the later one wins. The cursor is the
-//! crawler's alone: its cells have the crawler's claim in their timestamp, so that who was replaced, and does not know it
+//! A host's row is spread over cells: what it was added as, which is written once, and what has changed since. What an
+//! operator orders of it is in cells of its own, the later order wins. Status, notes and cursor are the crawler's alone. The
+//! cursor's cells have the crawler's claim in their timestamp, so that who was replaced, and does not know it
 //! yet, writes in vain; and who has no claim writes none.
 //!
 //! Hosts are some thousands, so their rows are in a few partitions, in the order of their names there.
@@ -21,7 +21,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use storage::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Order, Policy},
 };
 
 use super::{
@@ -56,6 +56,9 @@ pub struct CqlHosts {
     add: Statement,
     set_status: Statement,
     set_notes: Statement,
+    set_banned: Statement,
+    set_limits: Statement,
+    set_rewind: Statement,
     set_cursor: Statement,
     policy: Statement,
     set_policy: Statement,
@@ -70,32 +73,41 @@ struct Added {
     cursor: HostCursor,
 }
 
-/// `name`, `added`, `status`, `notes`, `cursor`.
-type Row = (String, Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
+/// `name`, `added`, `status`, `notes`, `cursor`, `banned`, `limits`, `rewind`.
+type Row = (
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<Vec<u8>>,
+    Option<bool>,
+    Option<String>,
+    Option<String>,
+);
 
 impl CqlHosts {
     /// Prepares the statements.
     pub async fn prepare(session: Arc<Session>, claims: Claims) -> Result<CqlHosts, ConnectError> {
         let read = async |kind, what, text| session.prepare(kind, Effect::Read, what, text).await;
         let write = async |kind, what, text| session.prepare(kind, Effect::Idempotent, what, text).await;
-        let put = Kind::HostPut;
+        let (put, order) = (Kind::HostPut, "keep an operator's order");
         Ok(CqlHosts {
             get: read(
                 Kind::HostGet,
                 "read a host",
-                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ? AND name = ?",
+                "SELECT name, added, status, notes, cursor, banned, limits, rewind FROM hosts WHERE bucket = ? AND name = ?",
             )
             .await?,
             list: read(
                 Kind::HostList,
                 "list hosts",
-                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ?",
+                "SELECT name, added, status, notes, cursor, banned, limits, rewind FROM hosts WHERE bucket = ?",
             )
             .await?,
             list_after: read(
                 Kind::HostList,
                 "list hosts",
-                "SELECT name, added, status, notes, cursor FROM hosts WHERE bucket = ? AND name > ?",
+                "SELECT name, added, status, notes, cursor, banned, limits, rewind FROM hosts WHERE bucket = ? AND name > ?",
             )
             .await?,
             count: read(Kind::HostList, "count hosts", "SELECT count(added) FROM hosts WHERE bucket = ?").await?,
@@ -112,6 +124,9 @@ impl CqlHosts {
                 .await?,
             set_notes: write(put, "set a host's notes", "UPDATE hosts SET notes = ? WHERE bucket = ? AND name = ?")
                 .await?,
+            set_banned: write(put, order, "UPDATE hosts SET banned = ? WHERE bucket = ? AND name = ?").await?,
+            set_limits: write(put, order, "UPDATE hosts SET limits = ? WHERE bucket = ? AND name = ?").await?,
+            set_rewind: write(put, order, "UPDATE hosts SET rewind = ? WHERE bucket = ? AND name = ?").await?,
             set_cursor: write(
                 Kind::HostCursorPut,
                 "save a host's cursor",
@@ -211,6 +226,19 @@ impl Hosts for CqlHosts {
         Ok(())
     }
 
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error> {
+        if !self.is_known(name).await? {
+            return Ok(());
+        }
+        let (bucket, key) = (bucket(name), name.as_str());
+        match order {
+            Order::Ban(banned) => self.session.execute(&self.set_banned, (*banned, bucket, key)).await?,
+            Order::Limits(limits) => self.session.execute(&self.set_limits, (json(limits), bucket, key)).await?,
+            Order::Rewind(rewind) => self.session.execute(&self.set_rewind, (json(rewind), bucket, key)).await?,
+        };
+        Ok(())
+    }
+
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
         // Of a host that is there twice the later one counts.
         let cursors: HashMap<&HostName, HostCursor> = cursors.iter().map(|(name, cursor)| (name, *cursor)).collect();
@@ -255,21 +283,44 @@ fn json(value: &impl Serialize) -> String {
 }
 
 /// The host that a row is; `None` where it has only cells that make no host.
-fn host_of((name, added, status, notes, cursor): Row) -> Result<Option<Host>, Error> {
+fn host_of((name, added, status, notes, cursor, banned, limits, rewind): Row) -> Result<Option<Host>, Error> {
     let Some(added) = added else { return Ok(None) };
     let host = || {
         let added: Added = serde_json::from_str(&added).ok()?;
+        let was = HostStatus::parse(&added.status)?;
+        // Where nobody has ordered a thing, it is as the host was added.
+        let banned = banned.unwrap_or(was == HostStatus::Banned);
+        let status = match status {
+            _ if banned => HostStatus::Banned,
+            Some(status) => match HostStatus::parse(&status)? {
+                HostStatus::Banned => HostStatus::Idle,
+                status => status,
+            },
+            None if was == HostStatus::Banned => HostStatus::Idle,
+            None => was,
+        };
+        let notes: Notes = match &notes {
+            None => added.notes.clone(),
+            Some(notes) => serde_json::from_str(notes).ok()?,
+        };
         Some(Host {
             name: HostName::parse(&name).ok()?,
-            status: HostStatus::parse(status.as_deref().unwrap_or(&added.status))?,
+            status,
             cursor: match &cursor {
                 None => added.cursor,
                 Some(bytes) => HostCursor::from_bytes(bytes)?,
             },
             added_at_micros: added.added_at_micros,
-            notes: match &notes {
-                None => added.notes,
-                Some(notes) => serde_json::from_str(notes).ok()?,
+            notes: Notes {
+                limits: match &limits {
+                    None => added.notes.limits,
+                    Some(limits) => serde_json::from_str(limits).ok()?,
+                },
+                rewind: match &rewind {
+                    None => added.notes.rewind,
+                    Some(rewind) => Some(serde_json::from_str(rewind).ok()?),
+                },
+                ..notes
             },
         })
     };

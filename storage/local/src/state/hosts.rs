@@ -10,7 +10,7 @@ use atproto::syntax::HostName;
 use fjall::PersistMode;
 use storage::{
     error::Error,
-    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Policy},
+    hosts::{Host, HostCursor, HostStatus, Hosts, Notes, Order, Policy},
 };
 
 use super::{
@@ -61,12 +61,24 @@ impl Hosts for State {
     }
 
     async fn set_status(&self, name: &HostName, status: HostStatus) -> Result<(), Error> {
-        self.change_row(name, "set a host's status", move |row| row.status = status).await
+        let change = move |row: &mut HostRow| {
+            if row.status != HostStatus::Banned {
+                row.status = status;
+            }
+        };
+        self.change_row(name, "set a host's status", change).await
     }
 
     async fn set_notes(&self, name: &HostName, notes: &Notes) -> Result<(), Error> {
         let notes = notes.clone();
-        self.change_row(name, "set a host's notes", move |row| row.notes = notes).await
+        let change = move |row: &mut HostRow| row.notes = notes.with_orders_of(&row.notes);
+        self.change_row(name, "set a host's notes", change).await
+    }
+
+    async fn order(&self, name: &HostName, order: &Order) -> Result<(), Error> {
+        let order = order.clone();
+        let change = move |row: &mut HostRow| order.apply(&mut row.status, &mut row.notes);
+        self.change_row(name, "keep an operator's order", change).await
     }
 
     async fn save_cursors(&self, cursors: &[(HostName, HostCursor)]) -> Result<(), Error> {
