@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::Message as _;
 use storage::{error::Error, log::Window, seq::Seq};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,13 @@ impl Tail {
             let mut batch = Vec::new();
             loop {
                 match self.reader.next(LOOK).map_err(failed)? {
-                    Found::Record(message) => batch.push(take(&message)?),
+                    Found::Record(message) => {
+                        batch.push(take(&message)?);
+                        // Where more is written all the time, the end itself is never met.
+                        if message.offset() + 1 >= high {
+                            break;
+                        }
+                    }
                     Found::End => break,
                     Found::Nothing if Instant::now() > until => return Err(silent()),
                     Found::Nothing => {}
@@ -163,7 +170,8 @@ impl Tail {
             let (more, at_end) = match found {
                 Found::Record(message) => {
                     batch.push(take(&message)?);
-                    (batch.len() < TOGETHER_MAX, false)
+                    // The end as it was a moment ago; where more is written all the time, the end itself is never met.
+                    (batch.len() < TOGETHER_MAX, message.offset() + 1 >= self.shared.ends().high)
                 }
                 Found::End => (false, true),
                 Found::Nothing => (false, !wait.is_zero()),
@@ -187,7 +195,6 @@ struct Tailed {
 }
 
 fn take(message: &rdkafka::message::BorrowedMessage<'_>) -> Result<Tailed, Error> {
-    use rdkafka::Message as _;
     let record = decode(message)?;
     Ok(Tailed { offset: message.offset(), at_micros: record.head.at_micros, event: publish(&record) })
 }

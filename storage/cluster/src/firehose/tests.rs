@@ -81,6 +81,35 @@ async fn follows_an_empty_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn begins_and_is_not_behind_while_more_is_written_all_the_time() {
+    let topics = Topics::create().await;
+    topics.start_at(1, LANES);
+    topics.claim(0);
+    let running = topics.sequencer();
+    // Never a moment in which Kafka has nothing to give.
+    let write = async {
+        for number in 0_u64.. {
+            topics.event(0, 0, &number.to_string());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let read = async {
+        let firehose = open(&topics, Limits::default()).await;
+        let mut watcher = firehose.window();
+        // Long enough for its age to count.
+        watcher.wait_for(|window| window.last >= Seq(200)).await.unwrap();
+        while firehose.behind().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = write => {}
+        read = tokio::time::timeout(crate::testing::SOON, read) => read.unwrap(),
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn older_events_are_found_and_shared_and_go() {
     const COUNT: u64 = 30_000;
     let topics = Topics::create().await;
