@@ -60,7 +60,7 @@ impl StateReader {
         let mut back = STEP_BACK;
         loop {
             let from = (high - back).max(low);
-            if let Some(state) = self.last_from(from, until)? {
+            if let Some(state) = self.last_from(from, high, until)? {
                 return Ok(Some(state));
             }
             if from == low {
@@ -75,7 +75,9 @@ impl StateReader {
         ends(&self.consumer, &self.topic, 0, wait)
     }
 
-    fn last_from(&self, from: i64, until: Instant) -> Result<Option<State>, ReadError> {
+    /// The last one from this offset to that; what is written meanwhile may be seen too. Who waited for the topic's end would
+    /// never meet it where the order goes on all the time.
+    fn last_from(&self, from: i64, high: i64, until: Instant) -> Result<Option<State>, ReadError> {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_offset(&self.topic, 0, Offset::Offset(from))?;
         self.consumer.assign(&partitions)?;
@@ -85,6 +87,9 @@ impl StateReader {
                 Some(Ok(message)) => {
                     if message.key() == Some(sequencer::KEY) {
                         last = Some(State::decode(message.payload().unwrap_or_default())?);
+                    }
+                    if message.offset() + 1 >= high {
+                        return Ok(last);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
