@@ -129,6 +129,8 @@ impl Topics {
         let config = Config {
             client: self.client.clone(),
             name: self.topic("sequencer"),
+            lanes_group: self.topic("validators"),
+            raw: self.topic("raw"),
             verified: self.topic("verified"),
             firehose: self.topic("firehose"),
             state: self.topic("sequencer-state"),

@@ -19,6 +19,7 @@ use crate::{
         quiet::Quiet,
         topics::{FindError, Topics, find},
     },
+    lanes::group_of,
     sequence::state::{ReadError, read_last},
 };
 
@@ -102,7 +103,7 @@ pub fn topics(config: &Config) -> Result<Status, StatusError> {
     let client = settings(&config.kafka, &format!("{}.status", config.name));
     let names = Topics::of(&config.name);
     let lane_count = find(&client, &names, ANSWER_WITHIN)?;
-    let lanes_group = format!("{}.validators", config.name);
+    let lanes_group = group_of(&config.name);
     let what = "look at the topics";
     let state = read_last(&client, &names.sequencer_state, ANSWER_WITHIN).map_err(|error| match error {
         ReadError::Kafka(error) => failed(what)(error),

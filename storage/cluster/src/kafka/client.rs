@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
@@ -99,6 +99,34 @@ pub(crate) fn ends<C: ConsumerContext>(
             result => return result,
         }
     }
+}
+
+/// As [`ends`], of all of a topic's partitions, in a few requests.
+pub(crate) fn all_ends<C: ConsumerContext>(
+    consumer: &impl Consumer<C>,
+    topic: &str,
+    partitions: i32,
+    within: Duration,
+) -> KafkaResult<Vec<(i64, i64)>> {
+    let all = |which| {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(topic, 0, partitions - 1);
+        asked.set_all_offsets(which)?;
+        let found = consumer.offsets_for_times(asked, within)?;
+        let offset = |partition| {
+            let place = found.find_partition(topic, partition);
+            let place = place.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
+            place.error()?;
+            match place.offset() {
+                Offset::Offset(offset) => Ok(offset),
+                _none => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::NoOffset)),
+            }
+        };
+        (0..partitions).map(offset).collect::<KafkaResult<Vec<i64>>>()
+    };
+    // The end last, so that none is before its beginning.
+    let lows = all(Offset::Beginning)?;
+    Ok(lows.into_iter().zip(all(Offset::End)?).collect())
 }
 
 fn has_no_leader_yet(error: &KafkaError) -> bool {

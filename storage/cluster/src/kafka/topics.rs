@@ -82,11 +82,16 @@ pub(crate) fn specs(name: &str, plan: &Plan) -> Vec<Spec> {
         settings.extend_from_slice(own);
         Spec { name, partitions, settings }
     };
-    let for_ever = [("retention.ms", "-1".to_owned()), ("retention.bytes", "-1".to_owned())];
+    // Whole segments are deleted: with small ones the disk has what is trimmed back soon.
+    let until_trimmed = [
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("segment.bytes", (64 << 20).to_string()),
+    ];
     let compacted = [("cleanup.policy", "compact".to_owned())];
     vec![
-        spec(raw, lanes, 1, &for_ever),
-        spec(verified, lanes, 2, &for_ever),
+        spec(raw, lanes, 1, &until_trimmed),
+        spec(verified, lanes, 2, &until_trimmed),
         spec(firehose, 1, 3, &window(plan.retention)),
         spec(sequencer_state, 1, 1, &compacted),
         spec(hosts, host_partitions, 1, &[("retention.ms", "86400000".to_owned())]),

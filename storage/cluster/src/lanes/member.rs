@@ -10,11 +10,12 @@ use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaResult,
+    topic_partition_list::TopicPartitionListElem,
 };
 use storage::lane::Lane;
 use tracing::{debug, warn};
 
-use super::{Shared, lane_of};
+use super::{Shared, group_of, lane_of};
 pub(crate) use crate::kafka::group::{JoinError, Running};
 use crate::{
     kafka::{
@@ -44,7 +45,7 @@ impl Member {
         let parts = &self.shared.parts;
         let group = Group {
             client: &parts.settings,
-            name: format!("{}.validators", parts.name),
+            name: group_of(&parts.name),
             topic: &parts.topics.raw,
             thread: "lanes",
         };
@@ -74,12 +75,11 @@ impl Holder for LaneHolder {
         for place in committed.elements() {
             let Some(lane) = lane_of(place.partition(), self.shared.parts.lanes) else { continue };
             place.error()?;
-            let offset = place.offset().to_raw().filter(|offset| *offset >= 0);
-            let resume = match offset.and_then(|offset| resume_of(offset, place.metadata())) {
-                Some(resume) => resume,
+            let resume = match committed_resume(&place) {
+                Some(resume) => Some(resume),
                 None => self.beginning(member, lane)?,
             };
-            resumes.push((lane, resume));
+            resumes.extend(resume.map(|resume| (lane, resume)));
         }
         resumes.into_iter().for_each(|(lane, resume)| self.shared.given(lane, resume));
         Ok(())
@@ -133,12 +133,17 @@ impl LaneHolder {
         partitions.iter().filter_map(|partition| lane_of(*partition, self.shared.parts.lanes)).collect()
     }
 
-    /// Where a lane begins that nobody has ever committed.
-    fn beginning(&self, member: &BaseConsumer<Context<LaneHolder>>, lane: Lane) -> KafkaResult<Resume> {
+    /// Where a lane begins of which nothing is committed. Nobody has judged it before, or all that was ever judged is
+    /// still in `verified`, from its first record on, which is a claim. Else nobody can say what was judged: `None`.
+    fn beginning(&self, member: &BaseConsumer<Context<LaneHolder>>, lane: Lane) -> KafkaResult<Option<Resume>> {
         let topics = &self.shared.parts.topics;
         let (raw, _) = ends(member, &topics.raw, partition(lane), CALL)?;
         let (verified, _) = ends(member, &topics.verified, partition(lane), CALL)?;
-        Ok(Resume { raw: u64::try_from(raw).unwrap_or_default(), verified, claim: None })
+        if verified > 0 {
+            self.shared.refuse(lane, verified);
+            return Ok(None);
+        }
+        Ok(Some(Resume { raw: u64::try_from(raw).unwrap_or_default(), verified, claim: None }))
     }
 }
 
@@ -161,6 +166,14 @@ fn commit(
 fn metadata(resume: &Resume) -> String {
     let claim = resume.claim.map_or_else(|| "-".to_owned(), |claim| claim.to_string());
     format!("1 {} {claim}", resume.verified)
+}
+
+/// What is committed there; `None` where nothing is, or not by a lane's owner.
+pub(crate) fn committed_resume(place: &TopicPartitionListElem<'_>) -> Option<Resume> {
+    match place.offset() {
+        Offset::Offset(offset) => resume_of(offset, place.metadata()),
+        Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+    }
 }
 
 fn resume_of(offset: i64, metadata: &str) -> Option<Resume> {

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::held::Held;
-pub(crate) use self::member::{JoinError, Member, Running};
+pub(crate) use self::member::{JoinError, Member, Running, committed_resume};
 use crate::{
     config::Limits,
     kafka::{producer::Producer, reader::Reader, topics::Topics},
@@ -239,6 +239,17 @@ impl Shared {
         }
     }
 
+    /// A lane can't be taken over: whoever follows the lanes is told, and ends.
+    fn refuse(&self, lane: Lane, verified_from: i64) {
+        let (group, verified) = (group_of(&self.parts.name), &self.parts.topics.verified);
+        let what = format!(
+            "the group {group} has no position of lane {}, though {verified} begins at {verified_from} there: what was \
+             judged can't be known (docs/cluster.md, Losing a topic)",
+            lane.0
+        );
+        let _gone = self.changes.send(Err(Error::Damaged { what }));
+    }
+
     fn start(&self, ours: &mut HashMap<Lane, Tenure>, lane: Lane, resume: Resume, after: Duration) {
         let stop = CancellationToken::new();
         ours.insert(lane, Tenure::Taking(stop.clone()));
@@ -398,6 +409,11 @@ impl Shared {
         let held = ours.values().filter(|tenure| matches!(tenure, Tenure::Held { .. })).count();
         self.parts.metrics.held.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
+}
+
+/// The group of those who judge a cluster's lanes.
+pub(crate) fn group_of(name: &str) -> String {
+    format!("{name}.validators")
 }
 
 /// As partitions are counted.

@@ -8,22 +8,30 @@ use std::{
 
 use atproto::{event::Kind, syntax::Did};
 use prometheus::Registry;
-use rdkafka::{admin::AdminClient, client::DefaultClientContext};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 use storage::{
     conformance::sample,
     intake::{Action, Command, CommandReceipt, Declined, Intake, Position, RawFrame, Receipts, Taken, Work},
     repos::{LocalStatus, RepoState},
+    seq::Seq,
 };
 use testservers::Kafka;
 use tokio::{sync::oneshot, time::timeout};
+use tokio_util::sync::DropGuard;
 
 use super::*;
 use crate::{
+    admin,
     config::{self, Config, Cql, Plan, Replication},
     intake::{self, RawIntake},
     kafka::{client, topics},
     recovery::Recovery,
     rows::Answer,
+    sequence,
+    testing::wait_until,
     wire::raw::CommandId,
 };
 
@@ -102,6 +110,20 @@ impl Topics {
         let specs = topics::specs(name, &Plan { lanes, replication, ..Plan::default() });
         topics::create(&admin, &specs, 1).await.unwrap();
         Topics { config, lanes, rows: Arc::default() }
+    }
+
+    /// A sequencer that trims all the time.
+    async fn sequencer(&self) -> (sequence::Metrics, DropGuard) {
+        let plan = Plan { lanes: self.lanes, replication: Replication { kafka: 1, cql: 1 }, ..Plan::default() };
+        admin::init::topics(&self.config, &plan, Seq(1)).await.unwrap();
+        let limits = sequence::Limits { trim_every: Duration::from_millis(100), ..sequence::Limits::default() };
+        let config = sequence::Config::of(&self.config, self.lanes, Clock::system());
+        let metrics = sequence::Metrics::register(&Registry::new()).unwrap();
+        let sequencer = sequence::Sequencer::new(sequence::Config { limits, ..config }, metrics.clone());
+        let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "it ends with the guard")]
+        drop(tokio::spawn(sequencer.run(stop.clone())));
+        (metrics, stop.drop_guard())
     }
 
     /// A process that judges.
@@ -353,6 +375,47 @@ async fn what_a_zombie_writes_does_not_count() {
     assert!(valid.is_sorted() && valid.windows(2).all(|two| two[0] < two[1]), "each once, in order: {valid:?}");
     assert_eq!(topics.rows.states.lock().unwrap()[&sample::did(1)].0.upstream_seq, 10);
     second.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_is_deleted_and_nothing_else() {
+    let topics = Topics::make("trims", 1).await;
+    let lane = Lane(0);
+    let mut first = topics.judge();
+    first.until_held(1).await;
+    for number in 1..=20 {
+        first.push(1, number).await;
+    }
+    let taken = first.pull(lane, 20).await;
+    timeout(LONG, first.lanes.append(taken[..10].iter().map(accept).collect())).await.unwrap().unwrap();
+    first.intake.cover(lane, taken[4].position).await.unwrap();
+    let (metrics, _stop) = topics.sequencer().await;
+    // Of `verified` the claim and what settles the first five.
+    let trimmed = || (metrics.trimmed_raw.get(), metrics.trimmed_verified.get());
+    wait_until("what is settled is deleted", || trimmed() == (5, 6)).await;
+    first.leave().await;
+    let mut second = topics.judge();
+    second.until_held(1).await;
+    let left = second.pull(lane, 10).await;
+    assert_eq!(numbers(&left), (11..=20).collect::<Vec<_>>());
+    assert_eq!(trimmed(), (5, 6));
+    timeout(LONG, second.lanes.append(left.iter().map(accept).collect())).await.unwrap().unwrap();
+    second.intake.cover(lane, left[9].position).await.unwrap();
+    wait_until("all is deleted", || trimmed() == (20, 22)).await;
+    assert_eq!(metrics.events.get(), 20);
+    second.leave().await;
+    // Without the group's positions nobody can say what was judged.
+    let admin: AdminClient<DefaultClientContext> = client::settings(&topics.config.kafka, "test").create().unwrap();
+    let deleting = async {
+        // The last member may not have left yet.
+        while admin.delete_groups(&["trims.validators"], &AdminOptions::new()).await.unwrap()[0].is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, deleting).await.expect("the group stays");
+    let third = topics.judge();
+    let refused = timeout(LONG, third.lanes.next()).await.expect("nobody is told");
+    assert!(matches!(&refused, Err(Error::Damaged { what }) if what.contains("no position of lane 0")), "{refused:?}");
 }
 
 /// Hears how a command ends.

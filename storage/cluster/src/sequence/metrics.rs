@@ -52,6 +52,9 @@ pub(crate) struct Metrics {
     pub(crate) age_seconds: Gauge,
     pub(crate) wait_seconds: Histogram,
     pub(crate) lag_records: IntGauge,
+    pub(crate) trimmed_raw: IntCounter,
+    pub(crate) trimmed_verified: IntCounter,
+    pub(crate) trim_failures: IntCounter,
 }
 
 impl Metrics {
@@ -76,6 +79,14 @@ impl Metrics {
             &["result"],
         )?;
         registry.register(Box::new(transactions.clone()))?;
+        let trimmed = IntCounterVec::new(
+            Opts::new(
+                "mainstem_sequencer_trimmed_total",
+                "Records that were deleted because nobody needs them any more, by topic.",
+            ),
+            &["topic"],
+        )?;
+        registry.register(Box::new(trimmed.clone()))?;
         let age_seconds = Gauge::new(
             "mainstem_sequencer_age_seconds",
             "Since when the oldest event waits that was accepted and is not in the firehose yet; 0 where none waits.",
@@ -121,6 +132,12 @@ impl Metrics {
             age_seconds,
             wait_seconds,
             lag_records,
+            trimmed_raw: trimmed.with_label_values(&["raw"]),
+            trimmed_verified: trimmed.with_label_values(&["verified"]),
+            trim_failures: counter(
+                "mainstem_sequencer_trim_failures_total",
+                "Times what nobody needs any more could not be deleted.",
+            )?,
         };
         metrics.set_phase(Phase::Unreachable);
         Ok(metrics)

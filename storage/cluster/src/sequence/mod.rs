@@ -18,6 +18,7 @@
 //! - Who is fenced stands by until it is given the partition again. Any other failure: everything is built anew from the
 //!   committed state.
 //! - The next transaction's records are read, judged and laid out while one is being committed.
+//! - What is published and covered is deleted by the leader (`trim`), and nothing else.
 //! - A missing state is never taken for the beginning: `mainstem cluster init` writes the first one.
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod seat;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub(crate) use metrics::Metrics;
 pub use metrics::Phase;

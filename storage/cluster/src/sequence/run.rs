@@ -29,6 +29,7 @@ use super::{
     metrics::Phase,
     seat::{Grant, Seat},
     state::{self, ReadError, StateReader, is_passing},
+    trim::Trimmer,
 };
 use crate::{
     OpenError, cluster, config,
@@ -37,6 +38,7 @@ use crate::{
         quiet::{self, Quiet},
         topics::Topics,
     },
+    lanes::group_of,
     wire::{
         Malformed,
         firehose::{Head, Origin},
@@ -72,7 +74,10 @@ pub(crate) struct Config {
     pub(crate) client: ClientConfig,
     /// The group of all sequencers, and the name of the one producer.
     pub(crate) name: String,
+    /// The group that the lanes' owners are in.
+    pub(crate) lanes_group: String,
     /// Topics.
+    pub(crate) raw: String,
     pub(crate) verified: String,
     pub(crate) firehose: String,
     pub(crate) state: String,
@@ -93,6 +98,8 @@ pub(crate) struct Limits {
     pub(crate) linger: Duration,
     /// What may wait meanwhile.
     pub(crate) queue_bytes_max: usize,
+    /// How often what nobody needs any more is deleted. Until then it counts against what `raw` may hold.
+    pub(crate) trim_every: Duration,
 }
 
 impl Default for Limits {
@@ -102,6 +109,7 @@ impl Default for Limits {
             transaction_time: Duration::from_millis(500),
             linger: Duration::from_millis(10),
             queue_bytes_max: 16 << 20,
+            trim_every: Duration::from_secs(10),
         }
     }
 }
@@ -111,6 +119,8 @@ pub struct Sequencer {
     config: Config,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
+    /// The committed state, while this process leads.
+    published: watch::Sender<Option<State>>,
 }
 
 /// Why a leader leaves, well.
@@ -166,11 +176,13 @@ impl From<Broken> for Failure {
 impl Config {
     /// Of a cluster.
     pub(crate) fn of(config: &config::Config, lanes: LaneCount, clock: Clock) -> Config {
-        let Topics { verified, firehose, sequencer_state, .. } = Topics::of(&config.name);
+        let Topics { raw, verified, firehose, sequencer_state, .. } = Topics::of(&config.name);
         let name = format!("{}.sequencer", config.name);
         Config {
             client: settings(&config.kafka, &client_id(&config.name, "sequencer")),
             name,
+            lanes_group: group_of(&config.name),
+            raw,
             verified,
             firehose,
             state: sequencer_state,
@@ -193,7 +205,12 @@ impl Sequencer {
     }
 
     pub(crate) fn new(config: Config, metrics: Metrics) -> Sequencer {
-        Sequencer { config, metrics, phase: watch::Sender::new(Phase::Unreachable) }
+        Sequencer {
+            config,
+            metrics,
+            phase: watch::Sender::new(Phase::Unreachable),
+            published: watch::Sender::default(),
+        }
     }
 
     /// What it is doing; the receiver wakes when that changes.
@@ -209,8 +226,13 @@ impl Sequencer {
     /// Leads or stands by until it is told to stop; then hands over at once. Fails only where an operator must act.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         // Kafka's client blocks: this has a thread of its own for as long as the process lives.
+        let trimmer = Trimmer::new(self.config.clone(), self.metrics.clone(), self.published.subscribe());
         let running = tokio::task::spawn_blocking(move || self.stand_by(&stop));
-        match running.await {
+        let ended = tokio::select! {
+            ended = running => ended,
+            never = trimmer.run() => match never {},
+        };
+        match ended {
             Ok(ended) => ended,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -242,6 +264,7 @@ impl Sequencer {
             fenced = None;
             let began = Instant::now();
             let ended = self.lead(&seat, grant, clients.take(), stop);
+            self.published.send_replace(None);
             self.metrics.age_seconds.set(0.0);
             self.metrics.lag_records.set(0);
             match ended {
@@ -307,6 +330,7 @@ impl Sequencer {
         self.assign_lanes(&verified, &state).map_err(Failure::of("read verified"))?;
         self.metrics.take_over_seconds.observe(began.elapsed().as_secs_f64());
         info!(next_seq = %state.next_seq, "leads the order");
+        self.published.send_replace(Some(state.clone()));
         self.enter(Phase::Leading);
         let queue = Queue::new(self.config.limits.queue_bytes_max);
         let committing_since = AtomicU64::new(NOTHING);
@@ -664,6 +688,7 @@ impl Publishing<'_> {
         let ending = Instant::now();
         self.send_record(&self.sequencer.config.state, Some(sequencer::KEY), &state.encode())?;
         self.commit()?;
+        self.sequencer.published.send_replace(Some(state));
         let oldest = self.committing_since.swap(NOTHING, Ordering::Relaxed);
         if oldest != NOTHING {
             let waited = self.sequencer.config.clock.now_micros().saturating_sub(oldest);

@@ -43,7 +43,8 @@ impl Seat {
             .clone()
             .set("group.id", group)
             .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "latest")
+            // It reads nothing.
+            .set("auto.offset.reset", "earliest")
             // Whoever leads keeps the lead when others come.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "6000")
