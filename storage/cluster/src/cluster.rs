@@ -42,6 +42,7 @@ use crate::{
     lanes::{self, JoinError, Lanes, Running},
     metrics::Metrics,
     pulse::{self, Pulse},
+    room::{self, NoThread, RawRoom, Room},
     rows::CqlLaneRows,
 };
 
@@ -98,6 +99,9 @@ pub enum OpenError {
     /// Kafka's clients can't be made: the settings are wrong.
     #[error("failed to make a client of kafka")]
     Kafka(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nobody can look what `raw` holds.
+    #[error(transparent)]
+    Room(#[from] NoThread),
     /// A metric could not be registered.
     #[error("failed to register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -169,7 +173,7 @@ impl Cluster {
         let keyspace = schema::keyspace_of(&config.name);
         let cql_metrics = cql::Metrics::register(registry)?;
         let (session, settled) = find_rows(config, &keyspace, cql_metrics).await?;
-        let lanes = settled.lanes;
+        let (lanes, raw_bytes_max) = (settled.lanes, settled.raw_bytes_max);
         if found != lanes {
             return Err(OpenError::Lanes { topics: found.0.get(), rows: lanes.0.get() });
         }
@@ -211,7 +215,7 @@ impl Cluster {
         let shards = Shards(settled.host_partitions);
         let hosts = match roles.crawls || roles.serves {
             true => Some(Arc::new(HostsTopic::follow(hosts_topic::Parts {
-                settings: client,
+                settings: client.clone(),
                 name: config.name.clone(),
                 topic: topics.hosts,
                 shards,
@@ -224,6 +228,16 @@ impl Cluster {
             None => Arc::new(NoHosts(shards)),
         };
         let claims = hosts.as_ref().map_or_else(hosts_topic::no_claims, |hosts| hosts.claims());
+        let raw = match roles.crawls {
+            true => Some(Room::watch(room::Parts {
+                settings: client,
+                topic: topics.raw.clone(),
+                lanes,
+                bytes_max: raw_bytes_max,
+                metrics: room::Metrics::register(registry)?,
+            })?),
+            false => None,
+        };
         let intake = Arc::new(RawIntake::new(intake::Parts {
             topic: topics.raw.clone(),
             lanes,
@@ -231,6 +245,7 @@ impl Cluster {
             rows: lane_rows,
             metrics,
             bytes_max: limits.pushed_bytes_max,
+            raw,
             judged: judged.clone(),
         }));
         let firehose = if roles.serves {
@@ -284,6 +299,11 @@ impl Cluster {
     /// Cancelled when what was sent may not be in Kafka: nothing more can be, and the process must start anew.
     pub fn broken(&self) -> CancellationToken {
         self.producer.ended().clone()
+    }
+
+    /// What `raw` holds, of what it may, in a process that crawls: pushes wait where that is full.
+    pub fn raw(&self) -> Option<watch::Receiver<RawRoom>> {
+        self.intake.raw()
     }
 
     /// The intake takes no more frames. The first step of a drain.

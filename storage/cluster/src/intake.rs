@@ -1,7 +1,8 @@
 //! The intake: frames and commands into `raw`, and out of it by lane.
 //!
 //! A frame is taken when all replicas that count have it: its receipt is told then. What is under way is bounded in
-//! bytes, and waiting for room is the back-pressure on the hosts' sockets.
+//! bytes, and so is what `raw` holds ([`Room`]); waiting for either is the back-pressure on the hosts' sockets. Commands
+//! don't wait for room in `raw`: they are few, and an operator's word is not to wait behind a network's events.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,16 +16,18 @@ use storage::{
     lane::{Lane, LaneCount},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
     kafka::{client::partition, producer::Producer},
     lanes::Lanes,
     metrics::Metrics,
+    room::{RawRoom, Room},
     rows::LaneRows,
     wire::raw::{self, CommandId},
 };
@@ -45,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     /// Bytes that may be under way.
     pub(crate) bytes_max: usize,
+    /// What `raw` may hold; `None` where no frames are pushed.
+    pub(crate) raw: Option<Room>,
     /// The lanes that are judged here, if any are.
     pub(crate) judged: Option<Arc<Lanes>>,
 }
@@ -52,8 +57,10 @@ pub(crate) struct Parts {
 /// See the module's documentation.
 pub(crate) struct RawIntake {
     parts: Parts,
+    /// For what is under way.
     room: Arc<Semaphore>,
     room_bytes: u32,
+    closed: CancellationToken,
     /// Wait for the ends of commands.
     waiting: Mutex<JoinSet<()>>,
 }
@@ -62,12 +69,18 @@ impl RawIntake {
     pub(crate) fn new(parts: Parts) -> RawIntake {
         let room_bytes = u32::try_from(parts.bytes_max.max(1)).unwrap_or(u32::MAX);
         let room = Arc::new(Semaphore::new(room_bytes as usize));
-        RawIntake { parts, room, room_bytes, waiting: Mutex::default() }
+        RawIntake { parts, room, room_bytes, closed: CancellationToken::new(), waiting: Mutex::default() }
     }
 
     /// Takes nothing more.
     pub(crate) fn close(&self) {
+        self.closed.cancel();
         self.room.close();
+    }
+
+    /// What `raw` holds.
+    pub(crate) fn raw(&self) -> Option<watch::Receiver<RawRoom>> {
+        self.parts.raw.as_ref().map(Room::room)
     }
 
     async fn enter(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
@@ -106,11 +119,21 @@ impl Intake for RawIntake {
     }
 
     async fn push(&self, frame: RawFrame) -> Result<(), Error> {
+        if let Some(raw) = &self.parts.raw {
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return Err(Error::Closed),
+                waited = raw.wait() => waited?,
+            }
+        }
         let permit = self.enter(frame.bytes.len()).await?;
         let mut record = Vec::new();
         raw::write_frame(&mut record, &frame);
         let lane = self.parts.lanes.lane_of(&frame.did);
         let RawFrame { receipts, upstream_seq, .. } = frame;
+        if let Some(raw) = &self.parts.raw {
+            raw.pushed(record.len());
+        }
         self.send(lane, &record, permit, move || receipts.taken(upstream_seq))
     }
 

@@ -43,12 +43,8 @@ impl Member {
     /// Joins the group, on a thread of its own.
     pub(crate) fn join(self) -> Result<Running, JoinError> {
         let parts = &self.shared.parts;
-        let group = Group {
-            client: &parts.settings,
-            name: group_of(&parts.name),
-            topic: &parts.topics.raw,
-            thread: "lanes",
-        };
+        let group =
+            Group { client: &parts.settings, name: group_of(&parts.name), topic: &parts.topics.raw, thread: "lanes" };
         let commits = Mutex::new(Commits { at: Instant::now() + COMMIT_EVERY, last: HashMap::new() });
         group.join(Arc::new(LaneHolder { shared: Arc::clone(&self.shared), commits }))
     }

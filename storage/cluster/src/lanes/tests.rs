@@ -29,6 +29,7 @@ use crate::{
     intake::{self, RawIntake},
     kafka::{client, topics},
     recovery::Recovery,
+    room::{self, Room},
     rows::Answer,
     sequence,
     testing::wait_until,
@@ -112,10 +113,11 @@ impl Topics {
         Topics { config, lanes, rows: Arc::default() }
     }
 
-    /// A sequencer that trims all the time.
+    /// A sequencer that trims all the time. Before anybody judges: the order is begun where nothing was ever written.
     async fn sequencer(&self) -> (sequence::Metrics, DropGuard) {
         let plan = Plan { lanes: self.lanes, replication: Replication { kafka: 1, cql: 1 }, ..Plan::default() };
-        admin::init::topics(&self.config, &plan, Seq(1)).await.unwrap();
+        let made = admin::init::topics(&self.config, &plan, Seq(1)).await.unwrap();
+        assert_eq!(made.began_at, Some(Seq(1)), "{:?}", made.differs);
         let limits = sequence::Limits { trim_every: Duration::from_millis(100), ..sequence::Limits::default() };
         let config = sequence::Config::of(&self.config, self.lanes, Clock::system());
         let metrics = sequence::Metrics::register(&Registry::new()).unwrap();
@@ -135,11 +137,23 @@ impl Topics {
 
     /// A process that may join those that judge.
     fn process(&self) -> (Judge, Member) {
+        self.process_with_room(u64::MAX)
+    }
+
+    /// The same, which waits while `raw` holds this much.
+    fn process_with_room(&self, raw_bytes_max: u64) -> (Judge, Member) {
         let (Config { name, kafka, limits, .. }, lanes) = (&self.config, self.lanes);
         let settings = client::settings(kafka, "test");
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let topics = topics::Topics::of(name);
         let producer = Arc::new(Producer::new(&settings, 64 << 20).unwrap());
+        let raw = Room::watch(room::Parts {
+            settings: settings.clone(),
+            topic: topics.raw.clone(),
+            lanes,
+            bytes_max: raw_bytes_max,
+            metrics: room::Metrics::register(&Registry::new()).unwrap(),
+        });
         let parts = Parts {
             reader: Arc::new(Reader::new(&settings, name, limits.read_ahead_bytes).unwrap()),
             producer: Arc::clone(&producer),
@@ -162,6 +176,7 @@ impl Topics {
             rows: Arc::clone(&self.rows) as _,
             metrics,
             bytes_max: limits.pushed_bytes_max,
+            raw: Some(raw.unwrap()),
             judged: Some(Arc::clone(&lanes_here)),
         });
         let (held, told) = (BTreeSet::new(), Arc::default());
@@ -380,6 +395,7 @@ async fn what_a_zombie_writes_does_not_count() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_settled_is_deleted_and_nothing_else() {
     let topics = Topics::make("trims", 1).await;
+    let (metrics, _stop) = topics.sequencer().await;
     let lane = Lane(0);
     let mut first = topics.judge();
     first.until_held(1).await;
@@ -389,7 +405,6 @@ async fn what_is_settled_is_deleted_and_nothing_else() {
     let taken = first.pull(lane, 20).await;
     timeout(LONG, first.lanes.append(taken[..10].iter().map(accept).collect())).await.unwrap().unwrap();
     first.intake.cover(lane, taken[4].position).await.unwrap();
-    let (metrics, _stop) = topics.sequencer().await;
     // Of `verified` the claim and what settles the first five.
     let trimmed = || (metrics.trimmed_raw.get(), metrics.trimmed_verified.get());
     wait_until("what is settled is deleted", || trimmed() == (5, 6)).await;
@@ -416,6 +431,45 @@ async fn what_is_settled_is_deleted_and_nothing_else() {
     let third = topics.judge();
     let refused = timeout(LONG, third.lanes.next()).await.expect("nobody is told");
     assert!(matches!(&refused, Err(Error::Damaged { what }) if what.contains("no position of lane 0")), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_wait_while_raw_is_full_and_nothing_is_lost() {
+    const COUNT: u64 = 1_500;
+    let topics = Topics::make("full", 1).await;
+    let (metrics, _stop) = topics.sequencer().await;
+    let lane = Lane(0);
+    let mut judge = topics.judge();
+    judge.until_held(1).await;
+    // Its records are of half a kilobyte, and taken for more before there were many: some of them fill it.
+    let (crawler, _) = topics.process_with_room(200_000);
+    let room = crawler.intake.raw().unwrap();
+    let pushed = AtomicU64::new(0);
+    let pushing = async {
+        for number in 1..=COUNT {
+            crawler.push(1, number).await;
+            pushed.store(number, Ordering::SeqCst);
+        }
+    };
+    let judging = async {
+        wait_until("raw is full", || room.borrow().is_full()).await;
+        let at_limit = pushed.load(Ordering::SeqCst);
+        assert!(at_limit < COUNT, "all went in");
+        // An operator's word is not held up.
+        crawler.intake.push_command(command(2, Action::Takedown).0).await.unwrap();
+        let mut numbers_judged = Vec::new();
+        while numbers_judged.len() < COUNT as usize {
+            let taken = timeout(LONG, judge.intake.pull(lane, 20_000)).await.expect("nothing comes").unwrap();
+            let frames: Vec<_> = taken.iter().filter(|taken| matches!(taken.work, Work::Frame(_))).collect();
+            judge.lanes.append(frames.iter().map(|taken| accept(taken)).collect()).await.unwrap();
+            judge.intake.cover(lane, taken.last().unwrap().position).await.unwrap();
+            numbers_judged.extend(numbers(&taken).into_iter().filter(|number| *number > 0));
+        }
+        assert_eq!(numbers_judged, (1..=COUNT).collect::<Vec<_>>());
+    };
+    timeout(2 * LONG, async { tokio::join!(pushing, judging) }).await.expect("it does not go on");
+    wait_until("all is published", || metrics.events.get() == COUNT).await;
+    judge.leave().await;
 }
 
 /// Hears how a command ends.
