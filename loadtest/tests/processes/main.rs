@@ -21,5 +21,6 @@ mod log;
 mod operator;
 mod outage;
 mod real_network;
+mod roles;
 mod scenarios;
 mod traffic;
