@@ -7,7 +7,6 @@
 //!
 //! Owns the topics' records (`wire`), the clients, who judges which lane, the order, and the rows. What must hold stands
 //! in `docs/cluster.md`, each step by the name that it has here.
-#![allow(dead_code, reason = "until all parts are there")]
 
 pub mod admin;
 mod cluster;

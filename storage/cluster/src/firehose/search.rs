@@ -115,11 +115,6 @@ impl Search {
             None => self.high.offset = offset,
         }
     }
-
-    /// How often it had to look.
-    pub(super) fn looks(&self) -> u32 {
-        self.looks
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +136,7 @@ mod tests {
         loop {
             match search.step() {
                 Step::Look(offset) => {
-                    assert!(search.looks() < 200, "{search:?}");
+                    assert!(search.looks < 200, "{search:?}");
                     let found = look(log, offset);
                     search.seen(offset, found);
                     found.into_iter().for_each(|found| index.learn(found));
@@ -151,7 +146,7 @@ mod tests {
                     let wanted = log.partition_point(|point| point.seq < target);
                     assert!(from <= wanted, "{target} is passed over");
                     assert!(wanted - from <= 2 * NEAR as usize, "{} records before {target}", wanted - from);
-                    return search.looks();
+                    return search.looks;
                 }
             }
         }

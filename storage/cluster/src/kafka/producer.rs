@@ -87,11 +87,6 @@ impl Producer {
     pub(crate) fn ended(&self) -> &CancellationToken {
         &self.ended
     }
-
-    /// Records that are sent and not answered.
-    pub(crate) fn in_flight(&self) -> i32 {
-        self.inner.in_flight_count()
-    }
 }
 
 struct Context {
