@@ -23,4 +23,5 @@ mod outage;
 mod real_network;
 mod roles;
 mod scenarios;
+mod sharing;
 mod traffic;
