@@ -1,7 +1,7 @@
 //! A cluster under load that is broken again and again, and judged after each time.
 //!
 //! [`fault`] is what can break, [`plan`] what breaks when, [`scene`] the cluster with its hosts and subscribers,
-//! [`strike`] how each fault is done and shown to have happened, [`standstill`] how long the stream stood still for it,
+//! `strike` how each fault is done and shown to have happened, [`standstill`] how long the stream stood still for it,
 //! [`report`] what came of it.
 //!
 //! What must hold: all that is random follows from the seed. A fault that can't be shown to have happened fails the run,

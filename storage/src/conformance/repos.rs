@@ -1,4 +1,6 @@
 //! [`Repos`]' promises.
+//!
+//! [`Repos`]: crate::repos::Repos
 
 use std::collections::{BTreeMap, BTreeSet};
 
