@@ -43,7 +43,11 @@ use storage::{
     error::Error,
     hosts::{Assignment, Change, Nudge, Shard, Shards},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
 use tracing::{debug, warn};
 
 pub(crate) use self::metrics::Metrics;
@@ -101,6 +105,8 @@ struct Shared {
     /// Told when a share was released.
     released: Condvar,
     queue: Queue,
+    /// Whether all that is said from now on is heard here. Nothing is claimed before: a late claim above ours would be missed.
+    listening: watch::Sender<bool>,
     /// Bounded by rebalances.
     claims: mpsc::UnboundedSender<ToClaim>,
 }
@@ -145,7 +151,7 @@ impl HostsTopic {
             .set("queue.buffering.max.messages", "10000")
             .set("queue.buffering.max.kbytes", "4096")
             .create_with_context(Quiet)?;
-        let reader = tail::open(&parts.settings, &parts.name, &parts.topic, parts.shards)?;
+        let reader = tail::open(&parts.settings, &parts.name)?;
         let (claims, to_claim) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             parts,
@@ -154,6 +160,7 @@ impl HostsTopic {
             ours: Mutex::default(),
             released: Condvar::new(),
             queue: Queue::default(),
+            listening: watch::Sender::new(false),
             claims,
         });
         let mut work = JoinSet::new();
@@ -270,6 +277,9 @@ impl Shared {
     async fn claim(self: Arc<Self>, to_claim: ToClaim) {
         let mut backoff = Backoff::new(CLAIM_AGAIN_AFTER, CLAIM_AGAIN_AFTER_MAX);
         let mut shards = to_claim.shards;
+        if self.listening.subscribe().wait_for(|listening| *listening).await.is_err() {
+            return;
+        }
         sleep(to_claim.after).await;
         loop {
             shards.retain(|shard| self.wants_claim(*shard));
