@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Seconds that latency is measured, in each turn; 0 leaves it out.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     latency: u64,
+    /// Seconds at the rate before that, which don't count. The servers of a cluster compile their code for some minutes.
+    #[arg(long, default_value_t = 1, value_name = "SECONDS")]
+    lead_in: u64,
     /// Seconds that each phase may take.
     #[arg(long, default_value_t = 180)]
     limit: u64,
@@ -53,6 +56,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         traffic: args.traffic.generated("standard").await?,
         rate: args.rate,
         latency_time: Duration::from_secs(args.latency),
+        lead_in: Duration::from_secs(args.lead_in),
         limit: Duration::from_secs(args.limit),
     };
     let report = bench::run(config, |doing| eprintln!("  {doing}")).await?;

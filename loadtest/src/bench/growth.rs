@@ -119,6 +119,7 @@ async fn plan(
         traffic,
         rate: 1.0,
         latency_time: Duration::ZERO,
+        lead_in: Duration::ZERO,
         limit: config.limit,
     })
 }

@@ -72,6 +72,8 @@ pub struct Config {
     pub rate: f64,
     /// How long latency is measured in each turn; not at all where zero.
     pub latency_time: Duration,
+    /// The first moments at that rate, which don't count.
+    pub lead_in: Duration,
     /// What each phase may take.
     pub limit: Duration,
 }

@@ -102,8 +102,6 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Until what the warm-up left behind has been given back.
 const COOL_DOWN: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
-/// The first moments at a rate, which don't count.
-const LEAD_IN: Duration = Duration::from_secs(1);
 
 /// Hosts that play traffic, a relay that knows all of its accounts, and a subscriber.
 struct Stage<'a, P> {
@@ -149,10 +147,10 @@ pub(super) async fn warm_bytes<P: Fn(&str)>(
     Ok(bytes)
 }
 
-/// How long events may come at a rate, so that three quarters of them are left for the load.
+/// How long events may come at a rate, so that half of them are left for the load.
 fn latency_time(config: &Config, events: u64) -> Duration {
-    let most = Duration::try_from_secs_f64(events as f64 / 4.0 / config.rate).unwrap_or(Duration::MAX);
-    config.latency_time.min(most.saturating_sub(LEAD_IN))
+    let most = Duration::try_from_secs_f64(events as f64 / 2.0 / config.rate).unwrap_or(Duration::MAX);
+    config.latency_time.min(most.saturating_sub(config.lead_in))
 }
 
 impl<P: Fn(&str)> Stage<'_, P> {
@@ -179,8 +177,7 @@ impl<P: Fn(&str)> Stage<'_, P> {
         (self.progress)(&format!("{rate:.0} events a second for {:.0} s", time.as_secs_f64()));
         let fsync = Fsync::measure(folder).map_err(Error::Yardstick)?;
         self.player.play(Pace::PerSecond(rate));
-        // The first moments at a new pace don't count.
-        tokio::time::sleep(LEAD_IN).await;
+        tokio::time::sleep(self.config.lead_in).await;
         self.subscriber.take_latencies();
         let (idle, before, events) = (Ticks::now().ok(), self.relay.usage()?, self.sent());
         tokio::time::sleep(time).await;
@@ -278,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn most_events_are_left_for_the_load() {
+    fn half_of_the_events_are_left_for_the_load() {
         let config = |rate, seconds| Config {
             subjects: Vec::new(),
             rounds: 1,
@@ -286,11 +283,12 @@ mod tests {
             traffic: "".into(),
             rate,
             latency_time: Duration::from_secs(seconds),
+            lead_in: Duration::from_secs(1),
             limit: Duration::ZERO,
         };
         assert_eq!(latency_time(&config(500.0, 10), 60_000), Duration::from_secs(10));
         assert_eq!(latency_time(&config(500.0, 0), 60_000), Duration::ZERO);
-        assert_eq!(latency_time(&config(500.0, 10), 10_000), Duration::from_secs(4));
+        assert_eq!(latency_time(&config(500.0, 10), 10_000), Duration::from_secs(9));
         assert_eq!(latency_time(&config(500.0, 10), 100), Duration::ZERO);
         assert_eq!(latency_time(&config(0.0, 10), 100), Duration::from_secs(10));
     }

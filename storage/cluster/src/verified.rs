@@ -36,6 +36,9 @@ use crate::{
 const WHAT: &str = "append to the log";
 /// How long rows are left alone after they could not be written.
 const ROWS_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Rows of all lanes are written together, so often: what the servers and the client pay for is the burst, not the row. Only
+/// positions wait for them, no event does.
+const ROWS_EVERY: Duration = Duration::from_millis(50);
 /// Events that are written into rows together.
 const ROWS_AT_ONCE: usize = 2_000;
 /// What a record takes beside its frame.
@@ -230,6 +233,7 @@ impl Settling {
 
     async fn settle(mut self, appender: &Arc<Appender>) {
         while let Some(first) = self.delivered.recv().await {
+            tokio::time::sleep(until_next(ROWS_EVERY, appender.parts.clock.now_micros())).await;
             let mut batches = vec![first];
             let mut events = mem::take(&mut batches[0].states);
             while events.len() < ROWS_AT_ONCE
@@ -256,6 +260,12 @@ impl Settling {
             }
         }
     }
+}
+
+/// How long it is until the next whole multiple of a time.
+fn until_next(every: Duration, now_micros: u64) -> Duration {
+    let every = u64::try_from(every.as_micros()).unwrap_or(u64::MAX).max(1);
+    Duration::from_micros(every - now_micros % every)
 }
 
 /// What became of a batch.

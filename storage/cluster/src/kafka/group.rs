@@ -27,6 +27,9 @@ use super::quiet;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a partition is left alone that could not be taken.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long a client waits between two requests to join: partitions that go to another before it has passed are nobody's
+/// until then. Librdkafka's, and not a setting (`rkcg_join_intvl`).
+const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(15);
 
@@ -93,7 +96,7 @@ impl Group<'_> {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "6000")
             // Who stays learns that somebody came or left with its next heartbeat.
-            .set("heartbeat.interval.ms", "300")
+            .set("heartbeat.interval.ms", "150")
             .set("max.poll.interval.ms", "60000")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -232,7 +235,16 @@ impl<H: Holder> Context<H> {
             self.holder.lost(partitions);
         } else {
             info!(?partitions, "the group wants partitions back");
+            self.keep_until_others_may_join();
             self.holder.wanted_back(member, partitions);
+        }
+    }
+    /// Partitions change hands in two rounds: we give them back, and all join again. All have just joined, so that round is
+    /// [`JOIN_INTERVAL`] away. The partitions are worked on meanwhile. Who leaves does not wait: that takes no second round.
+    fn keep_until_others_may_join(&self) {
+        let until = Instant::now() + JOIN_INTERVAL;
+        while Instant::now() < until && !self.leave.is_cancelled() && !self.desert.is_cancelled() {
+            thread::sleep(LOOK);
         }
     }
 }

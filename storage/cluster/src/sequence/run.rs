@@ -107,7 +107,7 @@ impl Default for Limits {
         Limits {
             transaction_bytes: 16 << 20,
             transaction_time: Duration::from_millis(500),
-            linger: Duration::from_millis(10),
+            linger: Duration::from_millis(20),
             queue_bytes_max: 16 << 20,
             trim_every: Duration::from_secs(10),
         }
