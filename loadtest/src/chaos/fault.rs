@@ -58,8 +58,12 @@ impl Fault {
     pub fn often(self) -> usize {
         match self {
             Fault::Kill(_) | Fault::Freeze(_) => 10,
-            Fault::Restart(_) | Fault::KillBroker | Fault::KillCql | Fault::KafkaGone | Fault::CrawlersGone => 3,
-            Fault::Cut(_) => 2,
+            Fault::Restart(_)
+            | Fault::Cut(_)
+            | Fault::KillBroker
+            | Fault::KillCql
+            | Fault::KafkaGone
+            | Fault::CrawlersGone => 3,
             Fault::RawFull | Fault::StateLost => 1,
         }
     }

@@ -81,16 +81,15 @@ struct Judged {
 impl Scene {
     /// Starts everything and waits until all hosts are read and events flow.
     pub(super) async fn open(options: &Options) -> Result<Scene, Error> {
-        let cut: Vec<Role> = Role::ALL
-            .into_iter()
-            .filter(|role| options.faults.iter().any(|(fault, times)| *fault == Fault::Cut(*role) && *times > 0))
-            .collect();
+        let is_cut = |role| options.faults.iter().any(|(fault, times)| *fault == Fault::Cut(role) && *times > 0);
+        let cut = Role::ALL.into_iter().filter(|role| is_cut(*role));
+        let cut: Vec<_> = cut.flat_map(|role| (1..=Counts::TWO.of(role)).map(move |number| (role, number))).collect();
         let lan = match cut.is_empty() {
             true => None,
             false => Some(Lan::make_with_side(cut.len())?),
         };
         let sites = lan.iter().flat_map(Lan::sites).cloned();
-        let sites = cut.into_iter().zip(sites).collect();
+        let sites = cut.into_iter().zip(sites).map(|((role, number), site)| (role, number, site)).collect();
         let address = lan.as_ref().and_then(Lan::side_address).unwrap_or(Ipv4Addr::LOCALHOST);
         let kafka_address = lan.as_ref().map_or(Ipv4Addr::LOCALHOST, Lan::relay_address);
         let servers = Arc::new(Servers::start_on(kafka_address, address, options.brokers).await?);

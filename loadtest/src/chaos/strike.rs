@@ -90,7 +90,7 @@ pub(super) async fn strike(scene: &mut Scene, round: &Round) -> Result<Struck, E
             Ok(struck)
         }
         Fault::Cut(role) => {
-            let process = scene.cluster.process(role, 1);
+            let process = victim(scene, role, round).await;
             let mut struck = about(process).await;
             let site = process.site().cloned().ok_or_else(|| not_shown(fault, "it runs beside us".to_owned()))?;
             // Both ends believe that all is well: what is worst.

@@ -56,8 +56,8 @@ pub struct Config {
     pub init_args: Vec<String>,
     /// More arguments of all processes of a role.
     pub role_args: Vec<(Role, Vec<String>)>,
-    /// Where the first process of a role runs, if not among all others: a site whose cable to Kafka can be pulled.
-    pub sites: Vec<(Role, Site)>,
+    /// Where a process, by its role and number, runs if not among all others: a site whose cable to Kafka can be pulled.
+    pub sites: Vec<(Role, usize, Site)>,
 }
 
 /// Why there is no cluster, or why it is not as it should be.
@@ -272,7 +272,8 @@ impl Cluster {
         if let (1, Some(first)) = (number, config.first_public) {
             public = first;
         }
-        let site = config.sites.iter().find(|(of, _)| *of == role && number == 1).map(|(_, site)| site.clone());
+        let site =
+            config.sites.iter().find(|(of, which, _)| (*of, *which) == (role, number)).map(|(.., site)| site.clone());
         if let Some(address) = site.as_ref().and_then(|site| site.side_address) {
             // Nobody else is there to have the same port.
             admin.set_ip(address);

@@ -79,6 +79,12 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(KafkaError) -> Error {
     move |error| Error::Indeterminate { what, source: error.into() }
 }
 
+/// Has a member of a group look at its heartbeat: librdkafka does so whenever it has something to do, else once a second,
+/// however often it is set to. So it is asked something.
+pub(crate) fn wake<C: ConsumerContext>(member: &impl Consumer<C>) {
+    let _partitions = member.assignment();
+}
+
 /// Between two looks at a partition whose leader is just being chosen.
 const LEADER_COMES: Duration = Duration::from_millis(100);
 

@@ -21,7 +21,7 @@ use rdkafka::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::quiet;
+use super::{client::wake, quiet};
 
 /// How long a look at the group may take: how soon a call to end is seen.
 const LOOK: Duration = Duration::from_millis(50);
@@ -155,6 +155,7 @@ impl Drop for Running {
 
 /// Lets the group call. Records are none: the partitions are paused.
 fn look<H: Holder>(consumer: &BaseConsumer<Context<H>>) {
+    wake(consumer);
     if let Some(Err(error)) = consumer.poll(LOOK) {
         warn!(%error, "the group is disturbed");
     }
@@ -235,15 +236,16 @@ impl<H: Holder> Context<H> {
             self.holder.lost(partitions);
         } else {
             info!(?partitions, "the group wants partitions back");
-            self.keep_until_others_may_join();
+            self.keep_until_others_may_join(member);
             self.holder.wanted_back(member, partitions);
         }
     }
     /// Partitions change hands in two rounds: we give them back, and all join again. All have just joined, so that round is
     /// [`JOIN_INTERVAL`] away. The partitions are worked on meanwhile. Who leaves does not wait: that takes no second round.
-    fn keep_until_others_may_join(&self) {
+    fn keep_until_others_may_join(&self, member: &BaseConsumer<Context<H>>) {
         let until = Instant::now() + JOIN_INTERVAL;
         while Instant::now() < until && !self.leave.is_cancelled() && !self.desert.is_cancelled() {
+            wake(member);
             thread::sleep(LOOK);
         }
     }

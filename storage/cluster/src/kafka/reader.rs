@@ -39,6 +39,8 @@ impl Reader {
             // Nothing there is transactional.
             .set("isolation.level", "read_uncommitted")
             .set("queued.max.messages.kbytes", (read_ahead_bytes >> 10).max(64).to_string())
+            // A partition that is opened is fetched only once the request before has been answered, with whatever it asks for.
+            .set("fetch.wait.max.ms", "50")
             // A full queue is no reason to pause for a second.
             .set("fetch.queue.backoff.ms", "5")
             .create()?;

@@ -13,7 +13,7 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
-use crate::kafka::quiet;
+use crate::kafka::{client::wake, quiet};
 
 /// How long leaving may take: where Kafka is silent, the session's end does the same.
 const LEAVE_TIME_MAX: Duration = Duration::from_millis(500);
@@ -64,6 +64,9 @@ impl Seat {
 
     /// Serves the group and says whether this member leads.
     pub(super) fn poll(&self, wait: Duration) -> Grant {
+        if !wait.is_zero() {
+            wake(&self.consumer);
+        }
         match self.consumer.poll(wait) {
             // A record that was on its way when the partition was paused.
             None | Some(Ok(_)) => {}
