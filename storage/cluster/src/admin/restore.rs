@@ -3,17 +3,13 @@
 //! Each record of `firehose` says which record of `verified` it is, so what was published last of each lane says where to
 //! go on there: nothing is published twice, nothing that is still there is left out.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    ClientConfig,
+    consumer::BaseConsumer,
     error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer},
-    types::RDKafkaErrorCode,
 };
 use storage::{error::Error, lane::Lane, seq::Seq};
 
@@ -23,9 +19,13 @@ use crate::{
         client::{ends, partition, settings},
         failed,
         quiet::Quiet,
+        stretch,
         topics::{FindError, Topics, find},
     },
-    sequence::state::{ReadError, is_passing, read_last},
+    sequence::{
+        leftover::{self, Places},
+        state::{ReadError, read_last},
+    },
     wire::{
         Malformed, firehose,
         sequencer::{KEY, LaneState, State},
@@ -35,7 +35,6 @@ use crate::{
 
 /// How long Kafka may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(100);
 /// So many offsets before the end are looked at first, and then as many times more.
 const STEP_BACK: i64 = 8192;
 
@@ -80,10 +79,7 @@ pub fn sequencer(config: &Config, options: Options) -> Result<Restored, RestoreE
     let producer: BaseProducer =
         client.clone().set("transactional.id", format!("{}.sequencer", config.name)).create().map_err(failed(what))?;
     producer.init_transactions(PATIENCE).map_err(failed(what))?;
-    let found = read_last(&client, &names.sequencer_state, PATIENCE).map_err(|error| match error {
-        ReadError::Kafka(error) => failed(what)(error),
-        ReadError::Malformed(malformed) => damaged(malformed),
-    })?;
+    let found = read_last(&client, &names.sequencer_state, PATIENCE).map_err(unreadable(what))?;
     let reader = Reader::new(&client, &names).map_err(failed(what))?;
     let was_there = found.is_some();
     let before = found.clone();
@@ -91,6 +87,8 @@ pub fn sequencer(config: &Config, options: Options) -> Result<Restored, RestoreE
         Some(state) => state,
         None => reader.last_published(lanes.0.get(), options.next_seq)?,
     };
+    let places = Places { client: &client, firehose: &names.firehose, state: &names.sequencer_state };
+    leftover::settle(&places, &producer, &mut state).map_err(unreadable(what))?;
     let skipped = reader.skip_lost(&mut state, options.skip_lost)?;
     if before.as_ref() != Some(&state) {
         producer.begin_transaction().map_err(failed(what))?;
@@ -213,35 +211,10 @@ impl Reader<'_> {
         partition: i32,
         from: i64,
         until: i64,
-        mut take: impl FnMut(i64, &[u8]) -> Result<bool, Malformed>,
+        take: impl FnMut(i64, &[u8]) -> Result<bool, Malformed>,
     ) -> Result<(), Error> {
-        if from >= until {
-            return Ok(());
-        }
-        let what = "read a topic";
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(failed(what))?;
-        self.consumer.assign(&place).map_err(failed(what))?;
-        let mut silent_since = Instant::now();
-        loop {
-            match self.consumer.poll(LOOK) {
-                Some(Ok(record)) => {
-                    silent_since = Instant::now();
-                    let wanted = record.offset() < until
-                        && take(record.offset(), record.payload().unwrap_or_default()).map_err(damaged)?;
-                    if !wanted || record.offset() + 1 == until {
-                        return Ok(());
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-                Some(Err(error)) if !is_passing(&error) => return Err(failed(what)(error)),
-                None | Some(Err(_)) if silent_since.elapsed() > PATIENCE => {
-                    let silence = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
-                    return Err(failed(what)(silence));
-                }
-                None | Some(Err(_)) => {}
-            }
-        }
+        let read = stretch::read(&self.consumer, topic, partition, from, until, take);
+        read.map_err(unreadable("read a topic"))
     }
 
     fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
@@ -249,6 +222,9 @@ impl Reader<'_> {
     }
 }
 
-fn damaged(malformed: Malformed) -> Error {
-    Error::Damaged { what: malformed.to_string() }
+fn unreadable(what: &'static str) -> impl Fn(ReadError) -> Error {
+    move |error| match error {
+        ReadError::Kafka(error) => failed(what)(error),
+        ReadError::Malformed(malformed) => Error::Damaged { what: malformed.to_string() },
+    }
 }

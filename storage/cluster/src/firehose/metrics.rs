@@ -11,6 +11,7 @@ pub(crate) struct Metrics {
     bytes: IntGauge,
     pub(super) tailed: IntCounter,
     pub(super) tail_restarts: IntCounter,
+    pub(super) seqs_again: IntCounter,
     pub(super) chunk_hits: IntCounter,
     pub(super) chunk_reads: IntCounter,
     pub(super) chunk_read_bytes: IntCounter,
@@ -37,6 +38,10 @@ impl Metrics {
             tail_restarts: counter(
                 "mainstem_firehose_tail_restarts_total",
                 "How often following the firehose failed and began anew.",
+            )?,
+            seqs_again: counter(
+                "mainstem_firehose_seqs_again_total",
+                "Events of the firehose whose seq an earlier one has. Must be 0.",
             )?,
             chunk_hits: counter(
                 "mainstem_firehose_chunk_hits_total",

@@ -209,13 +209,17 @@ impl Shared {
             (batch.iter().map(|tailed| tailed.event.frame.len() as u64).sum::<u64>(), batch.len() as u64);
         self.metrics.tailed.inc_by(count);
         self.index().learn(oldest);
+        let met = self.ends().next;
         {
             let mut ring = self.ring();
-            for Tailed { event, .. } in batch.drain(..) {
-                // After a new beginning some come again.
+            for Tailed { event, offset, .. } in batch.drain(..) {
                 if ring.last().is_none_or(|last| last < event.seq) {
                     ring.push(event);
+                } else if offset >= met {
+                    self.metrics.seqs_again.inc();
+                    error!(seq = event.seq.0, offset, "a seq is there twice; what came first stays");
                 }
+                // Else it was read before: after a new beginning some come again.
             }
         }
         let was_empty = {

@@ -6,6 +6,7 @@ pub(crate) mod producer;
 pub(crate) mod quiet;
 pub(crate) mod reach;
 pub(crate) mod reader;
+pub(crate) mod stretch;
 pub(crate) mod topics;
 
 pub(crate) use client::failed;

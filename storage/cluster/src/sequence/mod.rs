@@ -15,6 +15,7 @@
 //! - The group only spares work. What keeps two leaders apart is the transactional producer: taking it (`init_transactions`)
 //!   ends what an earlier leader has open, and the earlier one can commit nothing any more. Only after that is the state
 //!   read, so it is the last one.
+//! - What an earlier leader has left open is ended before anything is published (`leftover`).
 //! - Who is fenced stands by until it is given the partition again. Any other failure: everything is built anew from the
 //!   committed state.
 //! - The next transaction's records are read, judged and laid out while one is being committed.
@@ -25,6 +26,7 @@
 mod bench;
 pub(crate) mod core;
 mod handoff;
+pub(crate) mod leftover;
 mod metrics;
 mod run;
 mod seat;

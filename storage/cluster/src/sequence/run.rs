@@ -26,6 +26,7 @@ use super::{
     Error, Metrics,
     core::{Broken, Entry, Order, Step},
     handoff::{Chunk, Queue, Taken},
+    leftover::{self, Places},
     metrics::Phase,
     seat::{Grant, Seat},
     state::{self, ReadError, StateReader, is_passing},
@@ -155,7 +156,7 @@ impl Failure {
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
         match error {
-            ReadError::Kafka(error) => Failure::of("read the state")(error),
+            ReadError::Kafka(error) => Failure::of("find where to go on")(error),
             ReadError::Malformed(malformed) => malformed.into(),
         }
     }
@@ -326,7 +327,9 @@ impl Sequencer {
         if !call.persist("take the producer", || producer.init_transactions(CALL))? {
             return Ok(Left::Stopped);
         }
-        let state = self.checked(state.last(PATIENCE)?)?;
+        let mut state = self.checked(state.last(PATIENCE)?)?;
+        let Config { client, firehose, state: topic, .. } = &self.config;
+        leftover::settle(&Places { client, firehose, state: topic }, &producer, &mut state)?;
         self.assign_lanes(&verified, &state).map_err(Failure::of("read verified"))?;
         self.metrics.take_over_seconds.observe(began.elapsed().as_secs_f64());
         info!(next_seq = %state.next_seq, "leads the order");
