@@ -269,6 +269,10 @@ pub enum ClusterCommand {
     Status(ClusterStatus),
     /// Make the state of the order anew of what was published, after its topic was lost
     RestoreSequencer(ClusterRestore),
+    /// Carry what a data folder of `mainstem run` knows of hosts and repos into a cluster that was just made
+    Import(ClusterImport),
+    /// Carry what a cluster that stands still knows of hosts and repos into a new data folder for `mainstem run`
+    Export(ClusterExport),
 }
 
 /// Arguments of `cluster init`.
@@ -337,6 +341,34 @@ pub struct ClusterRestore {
     /// The next seq, where the firehose holds nothing that could tell it; above all that were ever served
     #[arg(long, value_name = "N")]
     pub next_seq: Option<String>,
+}
+
+/// Arguments of `cluster import`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterImport {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The data folder; `mainstem run` must have been stopped
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Arguments of `cluster export`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterExport {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// The data folder to make
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The first seq that `mainstem run` gives out; above all that the cluster has given out [default: a million above]
+    #[arg(long, value_name = "N")]
+    pub seq_start: Option<String>,
 }
 
 /// Where the data is kept, and how much of it.

@@ -744,7 +744,7 @@ fn count(flag: &'static str, value: &str, max: u64) -> Result<NonZeroUsize, Erro
     NonZeroUsize::try_from(number(flag, value, max)?).map_err(bad)
 }
 
-fn seq_start(value: Option<&str>) -> Result<Option<Seq>, Error> {
+pub(crate) fn seq_start(value: Option<&str>) -> Result<Option<Seq>, Error> {
     value.map(|text| number("--seq-start", text, Seq::MAX.0).map(|seq| Seq(seq.get()))).transpose()
 }
 

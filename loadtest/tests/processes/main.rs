@@ -18,6 +18,7 @@ mod harness;
 mod hosts;
 mod kill;
 mod log;
+mod moving;
 mod operator;
 mod outage;
 mod real_network;

@@ -6,13 +6,20 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bytesize::ByteSize;
-use runtime::telemetry::{self, Format};
+use runtime::{
+    clock::Clock,
+    telemetry::{self, Format},
+};
 use storage::seq::Seq;
-use storage_cluster::admin::{init, restore, schema};
+use storage_cluster::admin::{init, moving::Carried, restore, schema};
 
 use crate::{
-    cli::{ClusterCommand, ClusterInit, ClusterRestore},
-    config::cluster::{Making, from_args, next_seq},
+    backend,
+    cli::{ClusterCommand, ClusterExport, ClusterImport, ClusterInit, ClusterRestore},
+    config::{
+        cluster::{Making, from_args, next_seq},
+        seq_start,
+    },
 };
 
 /// Does one of the commands.
@@ -22,6 +29,8 @@ pub async fn run(command: &ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Init(args) => make(args).await,
         ClusterCommand::Status(args) => status::run(args).await,
         ClusterCommand::RestoreSequencer(args) => restore(args).await,
+        ClusterCommand::Import(args) => import(args).await,
+        ClusterCommand::Export(args) => export(args).await,
     }
 }
 
@@ -57,5 +66,27 @@ async fn restore(args: &ClusterRestore) -> anyhow::Result<ExitCode> {
     for (lane, from, until) in skipped {
         println!("lost in lane {}: verified events from offset {from} to {until}", lane.0);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn import(args: &ClusterImport) -> anyhow::Result<ExitCode> {
+    let cluster = from_args(&args.cluster)?;
+    let progress = |done, all| eprintln!("{done} of {all} repos");
+    let carried = backend::import(&args.data_dir, &cluster, &Clock::system(), progress).await?;
+    let Carried { hosts, repos, next_seq } = carried;
+    println!("carried {hosts} hosts and {repos} repos into the cluster {}; the next seq is {next_seq}", cluster.name);
+    println!("next: start its crawlers, validators, sequencers and nodes (docs/cluster.md, Moving data)");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn export(args: &ClusterExport) -> anyhow::Result<ExitCode> {
+    let cluster = from_args(&args.cluster)?;
+    let seq_start = seq_start(args.seq_start.as_deref())?;
+    let progress = |done| eprintln!("{done} repos");
+    let carried = backend::export(&cluster, &args.data_dir, seq_start, &Clock::system(), progress).await?;
+    let Carried { hosts, repos, next_seq } = carried;
+    let dir = args.data_dir.display();
+    println!("carried {hosts} hosts and {repos} repos into {dir}; the next seq is {next_seq}");
+    println!("next: mainstem run --data-dir {dir}");
     Ok(ExitCode::SUCCESS)
 }

@@ -19,8 +19,8 @@ use std::{iter, sync::Arc};
 
 use atproto::syntax::Did;
 use storage::{
-    Stores, buffers::Buffers, error::Error, hosts::AllHosts, lane::AllLanes, lane_queues::LaneQueues, repos::RepoState,
-    seq::Seq,
+    Stores, buffers::Buffers, error::Error, hosts::AllHosts, lane::AllLanes, lane_queues::LaneQueues, log::EventLog,
+    repos::RepoState, seq::Seq,
 };
 
 pub use config::Config;
@@ -152,6 +152,18 @@ impl Opened {
             assignment: Arc::clone(&self.assignment) as _,
             crawled: Arc::clone(&self.crawled) as _,
         }
+    }
+
+    /// Takes in repos that another backend knew, before the log has its first event; on disk once [`Opened::close`] has
+    /// answered. Taking one in again changes nothing. Blocks.
+    pub fn seed(&self, repos: Vec<(Did, RepoState)>) -> Result<(), Error> {
+        let window = *self.log.window().borrow();
+        if window.first <= window.last {
+            return Err(Error::Determinate { what: "take repos in", source: "the log has events already".into() });
+        }
+        let before_first = window.last;
+        self.state.note(repos.into_iter().map(|(did, state)| (before_first, did, state)), before_first)?;
+        self.state.settle()
     }
 
     /// The intake takes no more frames; what it holds can be judged to its end. The first step of a drain.

@@ -2,6 +2,7 @@
 
 pub mod groups;
 pub mod init;
+pub mod moving;
 pub mod restore;
 pub mod schema;
 pub mod status;
