@@ -23,7 +23,7 @@ use crate::{
         topics::{FindError, Topics, find},
     },
     sequence::{
-        leftover::{self, Places},
+        leftover::{self, Looking, Places},
         state::{ReadError, read_last},
     },
     wire::{
@@ -88,7 +88,8 @@ pub fn sequencer(config: &Config, options: Options) -> Result<Restored, RestoreE
         None => reader.last_published(lanes.0.get(), options.next_seq)?,
     };
     let places = Places { client: &client, firehose: &names.firehose, state: &names.sequencer_state };
-    leftover::settle(&places, &producer, &mut state).map_err(unreadable(what))?;
+    let looking = Looking::new(&places).map_err(failed(what))?;
+    leftover::settle(&places, &looking, &producer, &mut state).map_err(unreadable(what))?;
     let skipped = reader.skip_lost(&mut state, options.skip_lost)?;
     if before.as_ref() != Some(&state) {
         producer.begin_transaction().map_err(failed(what))?;

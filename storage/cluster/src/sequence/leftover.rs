@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientConfig,
-    consumer::BaseConsumer,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
     types::RDKafkaErrorCode,
@@ -53,10 +53,10 @@ pub(crate) struct Places<'a> {
 /// Ends what was left open, as the leader who has taken `producer` over and has read `state`, which is corrected. Blocks.
 pub(crate) fn settle<C: ProducerContext<DeliveryOpaque = ()>>(
     places: &Places<'_>,
+    looking: &Looking,
     producer: &BaseProducer<C>,
     state: &mut State,
 ) -> Result<(), ReadError> {
-    let looking = Looking::new(places)?;
     let (events, states) = (looking.open(places.firehose)?, looking.open(places.state)?);
     if events.is_none() && states.is_none() {
         return Ok(());
@@ -160,14 +160,14 @@ impl Rest {
     }
 }
 
-/// Two clients: one sees what is committed, one all.
-struct Looking {
+/// Two clients: one sees what is committed, one all. Made before they are needed: a take-over has no time for that.
+pub(crate) struct Looking {
     committed: BaseConsumer<Quiet>,
     all: BaseConsumer<Quiet>,
 }
 
 impl Looking {
-    fn new(places: &Places<'_>) -> KafkaResult<Looking> {
+    pub(crate) fn new(places: &Places<'_>) -> KafkaResult<Looking> {
         let consumer = |isolation| {
             places
                 .client
@@ -181,6 +181,15 @@ impl Looking {
                 .create_with_context(Quiet)
         };
         Ok(Looking { committed: consumer("read_committed")?, all: consumer("read_uncommitted")? })
+    }
+
+    /// Has the clients find the partitions.
+    pub(crate) fn connect(&self, places: &Places<'_>, within: Duration) -> KafkaResult<()> {
+        for topic in [places.firehose, places.state] {
+            self.committed.fetch_watermarks(topic, 0, within)?;
+            self.all.fetch_watermarks(topic, 0, within)?;
+        }
+        Ok(())
     }
 
     /// Offsets from the first record that is open, to the end; `None` where none is.

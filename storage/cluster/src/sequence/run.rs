@@ -26,7 +26,7 @@ use super::{
     Error, Metrics,
     core::{Broken, Entry, Order, Step},
     handoff::{Chunk, Queue, Taken},
-    leftover::{self, Places},
+    leftover::{self, Looking, Places},
     metrics::Phase,
     seat::{Grant, Seat},
     state::{self, ReadError, StateReader, is_passing},
@@ -298,12 +298,18 @@ impl Sequencer {
     /// Clients that have found the brokers, so that taking over needs no more than its own requests.
     fn connect(&self) -> KafkaResult<Clients> {
         let Config { client, verified, firehose, state, .. } = &self.config;
-        let clients =
-            Clients { producer: self.producer()?, state: StateReader::new(client, state)?, verified: self.reader()? };
+        let (producer, looking) = (self.producer()?, Looking::new(&self.places())?);
+        let clients = Clients { producer, state: StateReader::new(client, state)?, verified: self.reader()?, looking };
         clients.producer.client().fetch_metadata(Some(firehose), CALL)?;
         clients.state.watermarks(CALL)?;
         clients.verified.fetch_metadata(Some(verified), CALL)?;
+        clients.looking.connect(&self.places(), CALL)?;
         Ok(clients)
+    }
+
+    fn places(&self) -> Places<'_> {
+        let Config { client, firehose, state, .. } = &self.config;
+        Places { client, firehose, state }
     }
 
     /// Whether Kafka still answers who stands by.
@@ -321,15 +327,14 @@ impl Sequencer {
         self.enter(Phase::TakingOver);
         let began = Instant::now();
         let call = Call { stop, until: began + PATIENCE };
-        let Clients { producer, state, verified } =
+        let Clients { producer, state, verified, looking } =
             clients.map_or_else(|| self.connect(), Ok).map_err(Failure::of("connect"))?;
         // From here on nobody else can commit: what is read now is the last.
         if !call.persist("take the producer", || producer.init_transactions(CALL))? {
             return Ok(Left::Stopped);
         }
         let mut state = self.checked(state.last(PATIENCE)?)?;
-        let Config { client, firehose, state: topic, .. } = &self.config;
-        leftover::settle(&Places { client, firehose, state: topic }, &producer, &mut state)?;
+        leftover::settle(&self.places(), &looking, &producer, &mut state)?;
         self.assign_lanes(&verified, &state).map_err(Failure::of("read verified"))?;
         self.metrics.take_over_seconds.observe(began.elapsed().as_secs_f64());
         info!(next_seq = %state.next_seq, "leads the order");
@@ -465,6 +470,7 @@ struct Clients {
     producer: BaseProducer<Deliveries>,
     state: StateReader,
     verified: BaseConsumer<Quiet>,
+    looking: Looking,
 }
 
 /// A call to Kafka that is made again while it can be, unless the process ends.
