@@ -30,6 +30,10 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long a client waits between two requests to join: partitions that go to another before it has passed are nobody's
 /// until then. Librdkafka's, and not a setting (`rkcg_join_intvl`).
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the group waits for a member: to give partitions back, and, once the coordinator was away, for those whom it
+/// remembers and who have long come back under new names. Those can't be told from others who are late; Kafka 4.3.1 has
+/// waited for them to the end, though their sessions had expired before.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(15);
 
@@ -97,7 +101,7 @@ impl Group<'_> {
             .set("session.timeout.ms", "6000")
             // Who stays learns that somebody came or left with its next heartbeat.
             .set("heartbeat.interval.ms", "150")
-            .set("max.poll.interval.ms", "60000")
+            .set("max.poll.interval.ms", PATIENCE.as_millis().to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")

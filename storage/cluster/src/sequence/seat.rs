@@ -13,7 +13,7 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
-use crate::kafka::{client::wake, quiet};
+use crate::kafka::{client::wake, group::PATIENCE, quiet};
 
 /// How long leaving may take: where Kafka is silent, the session's end does the same.
 const LEAVE_TIME_MAX: Duration = Duration::from_millis(500);
@@ -48,6 +48,8 @@ impl Seat {
             // Whoever leads keeps the lead when others come.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "6000")
+            // Who leads is busy for longer only where Kafka is silent.
+            .set("max.poll.interval.ms", PATIENCE.as_millis().to_string())
             // Who stands by learns by its next heartbeat that the leader has left.
             .set("heartbeat.interval.ms", "200")
             .create_with_context(Grants::default())?;
