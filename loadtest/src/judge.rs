@@ -16,6 +16,7 @@ use atproto::{
     event::{Kind, Route, Routed, route},
     syntax::{Did, HostName},
 };
+use tokio::time::Instant;
 
 /// SHA-256 of a frame without the bytes of its seq: the same for what a host sent and what the relay made of it.
 pub type Digest = [u8; 32];
@@ -50,6 +51,8 @@ pub struct Sent {
     pub digest: Digest,
     /// What a relay must do with it.
     pub expect: Expect,
+    /// When it was noted: as it was made, or later.
+    pub at: Instant,
 }
 
 /// What a relay must do with an event.
@@ -76,7 +79,7 @@ impl Truth {
             // Not an event at all; nothing a relay gives out can be it.
             Ok(Routed::Info { .. } | Routed::Error { .. } | Routed::Unknown { .. }) | Err(_) => sha256(frame),
         };
-        self.events.push(Sent { host, seq, did: did.clone(), kind, digest, expect });
+        self.events.push(Sent { host, seq, did: did.clone(), kind, digest, expect, at: Instant::now() });
     }
 
     /// All of it but the first `events`.
