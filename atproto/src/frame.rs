@@ -1,5 +1,7 @@
 //! Stream frames: one WebSocket message is two DAG-CBOR maps, a header and a payload (specification: Event Stream).
 
+use std::ops::Range;
+
 use crate::cbor::{self, CborError, Kind, Reader, Writer};
 
 /// The largest frame the stream may carry, in bytes (5 MiB).
@@ -52,6 +54,13 @@ pub struct SeqSlot {
     pub end: u32,
 }
 
+impl SeqSlot {
+    /// Its place in the frame.
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
 /// Reads the header. Always checks the size and the header; does not check the payload of a message.
 pub fn parse(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (header, mut reader) = read_header(frame)?;
@@ -84,7 +93,7 @@ pub struct Renumbered<'a> {
 impl<'a> Renumbered<'a> {
     /// The slot must be the frame's own ([`crate::event::Route::seq_slot`]).
     pub fn new(frame: &'a [u8], slot: SeqSlot, seq: u64) -> Renumbered<'a> {
-        let (before, after) = (&frame[..slot.start as usize], &frame[slot.end as usize..]);
+        let (before, after) = (&frame[..slot.range().start], &frame[slot.range().end..]);
         Renumbered { before, seq: cbor::unsigned_bytes(seq), after }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use atproto::syntax::HostName;
 use prometheus::Registry;
 use rand::{SeedableRng, rngs::SmallRng};
-use runtime::{chain::Chain, clock::Clock, egress::Egress, tasks::Tasks, ws::CloseCode};
+use runtime::{chain::Chain, clock::Clock, egress::Egress, tasks::Tasks, trace::Tracer, ws::CloseCode};
 use storage::{
     hosts::{AddedBy, Assignment, Host, HostCursor, HostStatus, Hosts, Notes, Nudge, Policy},
     intake::Intake,
@@ -123,6 +123,8 @@ pub struct Parts {
     pub egress: Egress,
     /// Stamps the events.
     pub clock: Clock,
+    /// Follows some of them.
+    pub tracer: Tracer,
     /// Runs the hosts' tasks.
     pub tasks: Tasks,
     /// Ends the crawler; may be cancelled before the process's shutdown, so that what is in flight is still judged.
@@ -196,6 +198,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) allowance: Allowance,
     pub(crate) clock: Clock,
+    pub(crate) tracer: Tracer,
     pub(crate) metrics: Metrics,
     pub(crate) hosts: Arc<dyn Hosts>,
     pub(crate) egress: Egress,
@@ -234,6 +237,7 @@ impl Crawler {
             policy: watch::Sender::new(Policy::default()),
             quota: Mutex::default(),
             clock: parts.clock,
+            tracer: parts.tracer,
             hosts: parts.hosts,
             egress: parts.egress,
             tasks: parts.tasks,

@@ -16,6 +16,7 @@ mod cursor;
 mod discover;
 mod elsewhere;
 mod follow;
+mod following;
 mod host;
 mod inbox;
 mod keepalive;

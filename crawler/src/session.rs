@@ -35,6 +35,7 @@ use tracing::{debug, warn};
 use crate::{
     crawler::Shared,
     cursor::Tally,
+    following::Following,
     host::{End, Input},
     inbox::{Allowance, Inbox, Item, Share},
     keepalive::{Due, Keepalive},
@@ -488,7 +489,11 @@ impl Worker<'_> {
         let settled = self.shared.settle_epoch(self.live, frame.host_epoch).await;
         settled.map_err(|error| Failure::new(End::Intake, Chain(&error)))?;
         self.tally.below(self.shared.config.in_flight_max.get()).await;
+        let following = Following::of(&frame, &self.shared.tracer);
         let pushed = self.tally.hand_on(frame.upstream_seq, self.shared.intake.push(frame)).await;
+        if let (Some(following), Ok(())) = (following, &pushed) {
+            following.handed_on(&self.shared.tracer, &self.shared.clock);
+        }
         let waited = asked.elapsed();
         if waited > Duration::from_millis(1) {
             self.shared.metrics.full_seconds.inc_by(waited.as_secs_f64());

@@ -16,9 +16,6 @@ use crate::{
     vitals::Vitals,
 };
 
-/// The program's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct App {

@@ -13,7 +13,7 @@ use clap::{
     parser::{ArgMatches, ValueSource},
 };
 
-use crate::fanout::shard::Shard;
+use crate::{fanout::shard::Shard, version};
 
 const ABOUT: &str =
     "An AT Protocol relay: reads the streams of many hosts, verifies every event, and serves one merged firehose";
@@ -42,7 +42,7 @@ A relay on several machines, over Kafka and ScyllaDB or Cassandra (--kafka and -
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
-#[command(name = "mainstem", version, about = ABOUT, long_about = None, max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "mainstem", version = version::LONG, about = ABOUT, long_about = None, max_term_width = 110, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -515,6 +515,15 @@ pub struct ProcessArgs {
     /// The form of the logs: auto (text on a terminal, else JSON), text or json
     #[arg(long, value_name = "FORM", default_value = "auto", env = "MAINSTEM_LOG_FORMAT")]
     pub log_format: String,
+
+    /// Follow some events from host to subscriber, and send traces of them to this OpenTelemetry collector (OTLP over
+    /// HTTP, as in http://127.0.0.1:4318)
+    #[arg(long, value_name = "URL", env = "MAINSTEM_TRACES_TO")]
+    pub traces_to: Option<String>,
+
+    /// Of how many events one is followed; all processes of a cluster follow the same ones if they have the same number
+    #[arg(long, value_name = "N", default_value = "1000", env = "MAINSTEM_TRACE_ONE_IN")]
+    pub trace_one_in: String,
 }
 
 /// Arguments of `tail`.

@@ -19,6 +19,7 @@ use runtime::{
     egress::{self, Certificate, CertificatesError},
     networks::{Networks, NotANetwork},
     telemetry::Format,
+    trace,
 };
 use sha2::{Digest, Sha256};
 use storage::{limits::Rules, seq::Seq};
@@ -46,6 +47,8 @@ pub struct Config {
     pub audit_dir: PathBuf,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces go; `None` where no event is followed.
+    pub traces: Option<trace::Config>,
     /// Where state lives.
     pub store: Store,
     /// What holds of hosts.
@@ -255,6 +258,15 @@ pub enum Error {
     Url {
         /// The flag.
         flag: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// Not the URL of a collector.
+    #[error(
+        "--traces-to {value:?} is not a http:// url; write it like http://127.0.0.1:4318, and let the collector that is \
+             there send traces on over tls"
+    )]
+    Collector {
         /// What was given.
         value: String,
     },
@@ -487,6 +499,7 @@ impl Config {
             admin_password: None,
             admin_tokens: Vec::new(),
             log: Log { filter: args.log.clone(), format: log_format(&args.log_format)? },
+            traces: traces(args)?,
             store,
             network: Network::default(),
             plc: None,
@@ -513,6 +526,17 @@ impl Config {
                 Err(Error::SameAddress(serve.bind))
             }
             _ => Ok(self),
+        }
+    }
+
+    /// The name of what this process does: a role of a cluster's, or `run` for all of them.
+    pub fn role(&self) -> &'static str {
+        match (&self.crawl, &self.validate, &self.serve) {
+            (Some(_), Some(_), Some(_)) => "run",
+            (Some(_), _, _) => "crawl",
+            (None, Some(_), _) => "validate",
+            (None, None, Some(_)) => "serve",
+            (None, None, None) => "sequence",
         }
     }
 
@@ -563,6 +587,10 @@ impl Config {
             ("log", "log", self.log.filter.clone()),
             ("log-format", "log_format", log_format_name(self.log.format).to_owned()),
         ]);
+        if let Some(trace::Config { collector, one_in }) = &self.traces {
+            rows.push(("traces-to", "traces_to", collector.to_string()));
+            rows.push(("trace-one-in", "trace_one_in", one_in.to_string()));
+        }
     }
 }
 
@@ -870,6 +898,17 @@ fn compression(value: &str) -> Result<bool, Error> {
         "off" => Ok(false),
         _ => Err(Error::Compression { value: value.to_owned() }),
     }
+}
+
+/// Where traces go, if they go anywhere.
+fn traces(args: &ProcessArgs) -> Result<Option<trace::Config>, Error> {
+    let one_in = number("--trace-one-in", &args.trace_one_in, u64::MAX)?;
+    let collector = |value: &String| match Url::parse(value) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        _ => Err(Error::Collector { value: value.clone() }),
+    };
+    let collector = args.traces_to.as_ref().map(collector).transpose()?;
+    Ok(collector.map(|collector| trace::Config { collector, one_in }))
 }
 
 fn log_format(value: &str) -> Result<Format, Error> {

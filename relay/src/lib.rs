@@ -23,5 +23,6 @@ pub mod simulated;
 pub mod tail;
 pub mod ui;
 pub mod verify;
+pub mod version;
 pub mod vitals;
 pub mod xrpc;

@@ -25,6 +25,7 @@ use runtime::{
     http::{self, BindError, Limits, Listener},
     signals::Hangups,
     tasks::{Tasks, Undrained},
+    trace::{self, Tracer},
 };
 use storage::{Stores, limits, log::ReadError, refusal::Refusals};
 use storage_cluster::{Pulse, sequence::Sequencer};
@@ -45,9 +46,10 @@ use crate::{
     backend,
     config::{self, Config, Crawl, Plc, Serve, Store, Validate},
     descriptors,
-    fanout::{self, Hub, Roster, roster},
+    fanout::{self, Hub, Roster, Trail, roster},
     lanes::WatchedIntake,
     limits_file, simulated, ui,
+    version::VERSION,
     vitals::Vitals,
     xrpc,
 };
@@ -70,6 +72,7 @@ pub struct Node {
     vitals: Arc<Vitals>,
     metrics: admin::Metrics,
     registry: Registry,
+    tracer: Tracer,
     opened: Option<backend::Opened>,
     private: Listener,
     limits_watch: Option<limits_file::Watch>,
@@ -102,6 +105,7 @@ struct Base {
     limits: limits::Limits,
     egress: Egress,
     clock: Clock,
+    tracer: Tracer,
     registry: Registry,
     tasks: Tasks,
 }
@@ -136,6 +140,9 @@ pub enum Error {
     /// Signals can't be listened for.
     #[error("failed to listen for signals")]
     Signals(#[source] io::Error),
+    /// Traces can't be sent.
+    #[error(transparent)]
+    Traces(#[from] trace::Error),
     /// Two parts want the same metric.
     #[error("failed to register metrics")]
     Metrics(#[from] prometheus::Error),
@@ -151,12 +158,16 @@ impl Node {
             true => Some(simulate(&mut config, clock.clone()).await?),
             false => None,
         };
+        let tracer = match &config.traces {
+            Some(traces) => Tracer::start(traces, config.role(), VERSION)?,
+            None => Tracer::off(),
+        };
         let registry = Registry::new();
         let metrics = admin::Metrics::register(&registry)?;
         let private = private.counting(http::Metrics::register(&registry, "private")?);
         if let (true, Store::Cluster(cluster)) = (config.sequence, &config.store) {
-            let sequencer = Sequencer::open(cluster, &registry, clock).await?;
-            return Ok(Node::sequencing(sequencer, private, metrics, registry, tasks));
+            let sequencer = Sequencer::open(cluster, &registry, clock, tracer.clone()).await?;
+            return Ok(Node::sequencing(sequencer, tracer, private, metrics, registry, tasks));
         }
         let mut opened = backend::open(&config, &clock, &registry).await?;
         let pulse = opened.pulse();
@@ -176,6 +187,7 @@ impl Node {
                 ..Policy::default()
             }),
             clock,
+            tracer: tracer.clone(),
             registry: registry.clone(),
             tasks: tasks.clone(),
         };
@@ -249,6 +261,7 @@ impl Node {
             vitals,
             metrics,
             registry,
+            tracer,
             opened: Some(opened),
             private,
             limits_watch,
@@ -266,6 +279,7 @@ impl Node {
     /// A process that makes the one order and does nothing else.
     fn sequencing(
         sequencer: Sequencer,
+        tracer: Tracer,
         private: Listener,
         metrics: admin::Metrics,
         registry: Registry,
@@ -284,6 +298,7 @@ impl Node {
             vitals: Arc::new(vitals),
             metrics,
             registry,
+            tracer,
             opened: None,
             private,
             limits_watch: None,
@@ -368,7 +383,7 @@ impl Node {
         let ending = Ending { tasks: tasks.clone(), app: app.clone(), crawling, judging, judging_stop, hub_stop };
         tasks.spawn("ending", ending.run());
         vitals.running.store(true, Ordering::Relaxed);
-        Running { tasks, app, vitals, opened, _network: self.network }
+        Running { tasks, app, vitals, opened, tracer: self.tracer, _network: self.network }
     }
 }
 
@@ -376,7 +391,8 @@ impl Base {
     async fn hub(&self, serve: &Serve) -> Result<(Hub, fanout::Metrics), Error> {
         let metrics = fanout::Metrics::register(&self.registry)?;
         let Stores { log, repos, .. } = &self.stores;
-        let hub = Hub::build(log.clone(), repos.clone(), serve.hub.clone(), metrics.clone()).await?;
+        let trail = Trail::new(self.tracer.clone(), self.clock.clone());
+        let hub = Hub::build(log.clone(), repos.clone(), serve.hub.clone(), metrics.clone(), trail).await?;
         Ok((hub, metrics))
     }
 
@@ -398,6 +414,7 @@ impl Base {
             limits: self.limits.clone(),
             refusals: self.refusals.clone(),
             clock: self.clock.clone(),
+            tracer: self.tracer.clone(),
         };
         let validator = Validator::build(validator::Config::default(), parts, &self.registry)?;
         Ok(Judge { validator, workers: validate.workers })
@@ -412,6 +429,7 @@ impl Base {
             limits: self.limits.clone(),
             egress: self.egress.clone(),
             clock: self.clock.clone(),
+            tracer: self.tracer.clone(),
             tasks: self.tasks.clone(),
             stop: self.tasks.token(),
         };
@@ -528,6 +546,7 @@ pub struct Running {
     app: Option<App>,
     vitals: Arc<Vitals>,
     opened: Option<backend::Opened>,
+    tracer: Tracer,
     _network: Option<Network>,
 }
 
@@ -554,6 +573,8 @@ impl Running {
         if let Some(opened) = self.opened {
             tokio::time::timeout_at(until, opened.close()).await.map_err(|_| DrainError::CloseLate)??;
         }
+        // Traces are no reason to be late.
+        let _late = tokio::time::timeout_at(until, self.tracer.end()).await;
         Ok(drained?)
     }
 }

@@ -16,4 +16,5 @@ pub mod signals;
 pub mod span;
 pub mod tasks;
 pub mod telemetry;
+pub mod trace;
 pub mod ws;

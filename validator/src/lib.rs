@@ -10,6 +10,7 @@ pub mod accounts;
 mod announcement;
 pub mod docket;
 mod finding;
+mod following;
 pub mod identity;
 mod metrics;
 pub mod pipeline;

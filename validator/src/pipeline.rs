@@ -23,13 +23,13 @@ use atproto::{
     syntax::{Did, HostName},
 };
 use futures_util::{
-    StreamExt, future,
+    StreamExt, TryFutureExt, future,
     future::BoxFuture,
     poll,
     stream::{FuturesOrdered, FuturesUnordered},
 };
 use prometheus::{Registry, local::LocalHistogram};
-use runtime::{clock::Clock, egress::Egress};
+use runtime::{clock::Clock, egress::Egress, trace::Tracer};
 use storage::{
     Stores,
     intake::RawFrame,
@@ -48,6 +48,7 @@ use tracing::{Instrument, info, info_span};
 
 use crate::{
     docket::{self, Answer, Ask, Docket, Evidence, Judge, Outcome, Sender},
+    following::{self, Appending},
     identity::{self, Asker, Identity, Resolver},
     metrics::Metrics,
     places::{self, Places},
@@ -121,6 +122,8 @@ pub struct Parts {
     pub refusals: Arc<Refusals>,
     /// What time it is.
     pub clock: Clock,
+    /// Follows some events.
+    pub tracer: Tracer,
 }
 
 /// Why a lane has ended though nobody asked it to. The process can't go on: what it holds is read again after a start.
@@ -410,7 +413,12 @@ impl<'a> LaneRun<'a> {
 
     /// Starts an append. It is polled here, because the log keeps the order of first polls.
     async fn append(&mut self, batch: Vec<Accepted>) {
-        let mut append: BoxFuture<'a, _> = self.shared.parts.stores.log.append(batch);
+        let Parts { stores, tracer, clock, .. } = &self.shared.parts;
+        let following = Appending::of(&batch, tracer, clock);
+        let mut append: BoxFuture<'a, _> = stores.log.append(batch);
+        if let Some(following) = following {
+            append = Box::pin(append.inspect_ok(move |()| following.appended()));
+        }
         match poll!(&mut append) {
             Poll::Ready(result) => self.appends.push_back(Box::pin(future::ready(result))),
             Poll::Pending => self.appends.push_back(append),
@@ -479,11 +487,14 @@ impl Judge for Bench<'_> {
     }
 
     fn judge(&mut self, frame: &RawFrame, evidence: &Evidence<'_>) -> Verdict {
+        let Parts { tracer, clock, .. } = &self.shared.parts;
         let began = Instant::now();
+        let began_micros = if tracer.is_on() { clock.now_micros() } else { 0 };
         let RawFrame { host, host_epoch, upstream_seq, .. } = frame;
         let origin = Origin { host, host_epoch: *host_epoch, upstream_seq: *upstream_seq };
         let verdict = judge(&frame.bytes, &origin, evidence);
         self.judge_seconds.observe(began.elapsed().as_secs_f64());
+        following::judged(frame, began_micros, tracer, clock);
         verdict
     }
 
@@ -497,9 +508,10 @@ impl Judge for Bench<'_> {
 
     fn settled(&mut self, frame: &RawFrame, outcome: Outcome) {
         self.shared.metrics.settled(frame.kind, &outcome);
+        let parts = &self.shared.parts;
+        following::settled(frame, &outcome, &parts.tracer, &parts.clock);
         if let Outcome::Refused(refusal) = outcome {
             let input = Input { kind: Some(frame.kind), seq: Some(frame.upstream_seq), did: Some(&frame.did) };
-            let parts = &self.shared.parts;
             parts.refusals.record(&frame.host, &input, &refusal, parts.clock.now_micros());
         }
     }

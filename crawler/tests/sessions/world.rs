@@ -22,6 +22,7 @@ use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
     tasks::Tasks,
+    trace::Tracer,
 };
 use storage::{
     Stores,
@@ -206,6 +207,7 @@ impl World {
             limits: limits.clone(),
             egress: Egress::new(policy),
             clock: Clock::manual(1_000_000),
+            tracer: Tracer::off(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };

@@ -1,6 +1,7 @@
 //! One process of each role of a cluster, judged from outside as the relay in one process is.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     process::{Output, Stdio},
     sync::Arc,
@@ -17,7 +18,11 @@ use runtime::clock::Clock;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::harness::{LONG, all_connected, alone, mainstem, seed};
+use crate::{
+    collector::Collector,
+    harness::{LONG, all_connected, alone, mainstem, seed},
+    traces::{assert_one_way, stages},
+};
 
 const EVENTS: u64 = 500;
 /// A role that is asked to end has nothing to wait for but its hand-over.
@@ -34,6 +39,7 @@ async fn started(args: &[&str]) -> Output {
 async fn one_process_of_each_role_relays_a_network_and_ends_in_good_order() {
     let _alone = alone().await;
     let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start().await;
     let network = network::Config {
         seed: seed(),
         hosts: 3,
@@ -59,6 +65,7 @@ async fn one_process_of_each_role_relays_a_network_and_ends_in_good_order() {
         assert!(!output.status.success() && said.contains("mainstem cluster init"), "{role}: {said}");
     }
 
+    let traced = ["--traces-to", &collector.url, "--trace-one-in", "20"].map(str::to_owned).to_vec();
     let config = Config {
         program: mainstem().to_owned(),
         name: "roles".to_owned(),
@@ -70,7 +77,7 @@ async fn one_process_of_each_role_relays_a_network_and_ends_in_good_order() {
         hosts: network.hosts().to_vec(),
         dev: true,
         init_args: ["--lanes", "4", "--host-partitions", "4"].map(str::to_owned).to_vec(),
-        role_args: Vec::new(),
+        role_args: Role::ALL.map(|role| (role, traced.clone())).to_vec(),
         sites: Vec::new(),
     };
     let mut cluster = Cluster::start(config, servers).await.unwrap();
@@ -115,5 +122,13 @@ async fn one_process_of_each_role_relays_a_network_and_ends_in_good_order() {
         assert!(status.success(), "{role}: {status}");
         println!("{role} has ended in good order after {took:.1?}");
     }
+    // Four processes have told of the same events, without a word between them.
+    let traces = collector.traces();
+    let all = ["receive", "judge", "validate", "append", "sequence", "publish", "send"];
+    let whole: Vec<_> = traces.iter().filter(|trace| stages(trace) == BTreeSet::from(all)).collect();
+    assert!(whole.len() as u64 > EVENTS / 60, "{} of {} traces are whole", whole.len(), traces.len());
+    whole.iter().for_each(|trace| assert_one_way(trace));
+    let roles: BTreeSet<_> = whole[0].iter().map(|told| &*told.role).collect();
+    assert_eq!(roles, BTreeSet::from(["crawl", "validate", "sequence", "serve"]));
     network.stop().await;
 }

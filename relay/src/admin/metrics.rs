@@ -6,7 +6,10 @@ use prometheus::{
 use storage::intake::Intake;
 
 use super::audit::Outcome;
-use crate::{app::VERSION, vitals::Vitals};
+use crate::{
+    version::{COMMIT, VERSION},
+    vitals::Vitals,
+};
 
 /// The process's own metrics.
 #[derive(Clone, Debug)]
@@ -23,9 +26,9 @@ impl Metrics {
     /// Registers them, and what the system knows of the process.
     pub fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        let opts = Opts::new("mainstem_build_info", "Always 1; the program's version is in the label.");
-        let build = IntGaugeVec::new(opts, &["version"])?;
-        build.with_label_values(&[VERSION]).set(1);
+        let opts = Opts::new("mainstem_build_info", "Always 1; the labels say what the program is.");
+        let build = IntGaugeVec::new(opts, &["version", "commit"])?;
+        build.with_label_values(&[VERSION, COMMIT]).set(1);
         registry.register(Box::new(build))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;

@@ -29,6 +29,8 @@ use super::{
     metrics::Metrics,
     replay::{self, Piece, Reach, Replay, Turn},
     ring::{Found, Ring},
+    shard::Shard,
+    trail::Trail,
     withheld::Withheld,
 };
 
@@ -77,6 +79,7 @@ struct Shared {
     replay: Replay,
     deflating: Arc<Deflating>,
     rate: Rate,
+    trail: Trail,
     config: Config,
     metrics: Metrics,
 }
@@ -88,6 +91,7 @@ impl Hub {
         repos: Arc<dyn Repos>,
         config: Config,
         metrics: Metrics,
+        trail: Trail,
     ) -> Result<Hub, ReadError> {
         let (withheld, last) = Withheld::load(repos, log.clone()).await?;
         let withheld = Arc::new(withheld);
@@ -96,7 +100,8 @@ impl Hub {
         let deflating = Arc::new(Deflating::new(config.deflate_jobs_max, metrics.clone()));
         let ring = RwLock::new(Ring::new(last, config.ring_bytes));
         let tail = watch::Sender::new(last);
-        let shared = Shared { log, withheld, ring, tail, replay, deflating, rate: Rate::default(), config, metrics };
+        let rate = Rate::default();
+        let shared = Shared { log, withheld, ring, tail, replay, deflating, rate, trail, config, metrics };
         Ok(Hub { shared: Arc::new(shared) })
     }
 
@@ -152,6 +157,11 @@ impl Hub {
         let tail = *self.shared.tail.borrow();
         let ring_after = self.shared.ring.read().unwrap_or_else(PoisonError::into_inner).after();
         self.shared.replay.read(position, Reach { tail, ring_after }).await
+    }
+
+    /// All of a subscriber's events in `(after, to]` have left for it.
+    pub fn sent(&self, after: Seq, to: Seq, shard: Option<Shard>) {
+        self.shared.trail.sent(after, to, shard);
     }
 
     /// Which state of what may not be served counts. Chunks of another one must not be sent any more.
@@ -244,6 +254,7 @@ impl Hub {
 
     fn publish(&self, position: Seq, events: &[Published]) {
         let shared = &self.shared;
+        let read_at_micros = shared.trail.now_micros();
         if shared.withheld.fold(events) {
             // What was encoded before may hold what is served no longer, or lack what is served again.
             shared.ring.write().unwrap_or_else(PoisonError::into_inner).reset(position);
@@ -251,16 +262,18 @@ impl Hub {
             shared.metrics.withheld_accounts.set(count(shared.withheld.filter().len()));
         }
         let chunk = Arc::new(Chunk::encode(position, events, &shared.withheld.filter()));
-        let (events, last) = (chunk.events() as u64, chunk.last());
+        let (events_count, last) = (chunk.events() as u64, chunk.last());
+        // Before anybody can have taken one of them.
+        shared.trail.published(events, read_at_micros);
         let bytes = {
             let mut ring = shared.ring.write().unwrap_or_else(PoisonError::into_inner);
             ring.push(chunk);
             ring.bytes()
         };
-        shared.metrics.events.inc_by(events);
+        shared.metrics.events.inc_by(events_count);
         shared.metrics.ring_bytes.set(bytes as i64);
         shared.replay.forget_unused();
-        shared.rate.add(events);
+        shared.rate.add(events_count);
         shared.tail.send_replace(last);
     }
 

@@ -25,10 +25,12 @@ pub mod shard;
 pub mod slow;
 mod socket;
 pub mod subscriber;
+pub mod trail;
 pub mod turned_away;
 pub mod withheld;
 
 pub use hub::Hub;
 pub use metrics::Metrics;
 pub use roster::Roster;
+pub use trail::Trail;
 pub use withheld::Withheld;

@@ -75,6 +75,11 @@ impl Outgoing {
         Outgoing { reader, pieces: VecDeque::new() }
     }
 
+    /// The part of all accounts that its reader asked for.
+    pub fn shard(&self) -> Option<Shard> {
+        self.reader.shard
+    }
+
     /// Whether everything has left.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()

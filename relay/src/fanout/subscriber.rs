@@ -109,6 +109,8 @@ pub struct Subscriber {
     live: Option<Live>,
     /// All up to this seq has been queued.
     position: Seq,
+    /// All up to this seq has left.
+    left: Seq,
     /// The state of what may not be served that the queued events were encoded under.
     generation: u64,
     /// Where it began; until something was queued, a window that moves on is no fault of the subscriber's.
@@ -236,6 +238,7 @@ impl Subscriber {
             turn: None,
             live: None,
             position: Seq(0),
+            left: Seq(0),
             generation: hub.generation(),
             began: None,
             heard: now,
@@ -337,6 +340,7 @@ impl Subscriber {
 
     fn begin(&mut self, position: Seq) {
         self.position = position;
+        self.left = position;
         self.began = Some(position);
         self.seat.at(position);
     }
@@ -511,6 +515,10 @@ impl Subscriber {
             self.metrics.bytes_sent.inc_by(sent.bytes);
             self.metrics.events_sent.inc_by(sent.events);
             self.seat.sent(sent.events, sent.bytes);
+            if self.outgoing.is_empty() {
+                self.hub.sent(self.left, self.position, self.outgoing.shard());
+                self.left = self.position;
+            }
             self.progress.moved(now, full);
             if std::mem::replace(&mut self.was_full, full) {
                 self.heard = now;

@@ -8,9 +8,9 @@ use validator::identity::Progress;
 
 use crate::{
     admin::readiness::{self, Problem},
-    app::{App, VERSION},
+    app::App,
     doors::{Doors, ReasonCount},
-    limits_file,
+    limits_file, version,
 };
 
 /// Hosts on one page.
@@ -20,7 +20,7 @@ pub(super) const HOSTS_PER_PAGE: usize = 50;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
-    /// The program's version.
+    /// The program's version and commit.
     pub version: &'static str,
     /// Whether the network is a simulated one.
     pub simulated: bool,
@@ -162,7 +162,7 @@ impl Status {
         let doors = Doors::look(app);
         let refused = app.refusals.totals().filter(|(_, count)| *count > 0);
         Ok(Status {
-            version: VERSION,
+            version: version::LONG,
             simulated: app.simulate,
             uptime_s: app.vitals.started.elapsed().as_secs(),
             events_per_second: app.hub.events_per_second(),

@@ -23,7 +23,7 @@ use tower_http::cors::{Any, CorsLayer};
 
 pub use error::Error;
 
-use crate::app::{App, VERSION};
+use crate::{app::App, version::VERSION};
 
 /// The time for a request, its body and its answer. A stream's begins with its answer and does not count.
 const REQUEST_MAX: Duration = Duration::from_secs(30);

@@ -232,6 +232,7 @@ mod tests {
 
     use async_trait::async_trait;
     use http::HeaderValue;
+    use runtime::{clock::Clock, trace::Tracer};
     use storage::{
         Stores,
         conformance::sample,
@@ -287,7 +288,8 @@ mod tests {
             let shown = watch::Sender::new(*log.window().borrow());
             let log = Arc::new(Behind { log, shown, answers });
             let metrics = fanout::Metrics::register(&prometheus::Registry::new()).unwrap();
-            let hub = Hub::build(log.clone(), repos, fanout::hub::Config::default(), metrics).await.unwrap();
+            let trail = fanout::Trail::new(Tracer::off(), Clock::system());
+            let hub = Hub::build(log.clone(), repos, fanout::hub::Config::default(), metrics, trail).await.unwrap();
             log.append(sample::batch(1, 10, 100)).await.unwrap();
             assert_eq!(start(&hub, Some(0)).await.ok(), Some(Start::After(Seq(0))), "nobody need be asked");
             let (elsewhere, future) = (start(&hub, Some(7)).await, start(&hub, Some(11)).await);

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use prometheus::Registry;
-use runtime::clock::Clock;
+use runtime::{clock::Clock, trace::Tracer};
 use storage::{
     Stores,
     conformance::{Backend, Promises, Running, Setup},
@@ -100,7 +100,7 @@ impl Made {
         assert_eq!(topics.differs, Vec::<String>::new());
         let stop = CancellationToken::new();
         let mut order = JoinSet::new();
-        let sequencer = Sequencer::open(&config, &Registry::new(), Clock::system()).await.unwrap();
+        let sequencer = Sequencer::open(&config, &Registry::new(), Clock::system(), Tracer::off()).await.unwrap();
         let stopped = stop.clone();
         order.spawn(async move { sequencer.run(stopped).await.unwrap() });
         Made { config, _stop: stop.drop_guard(), _order: order }

@@ -14,6 +14,7 @@ use prometheus::Registry;
 use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
+    trace::Tracer,
 };
 use storage::{
     intake::{Intake, RawFrame, Receipts},
@@ -168,6 +169,7 @@ impl<'t> Court<'t> {
             limits: Limits::new(Rules::default(), true),
             refusals: Arc::clone(&refusals),
             clock: Clock::system(),
+            tracer: Tracer::off(),
         };
         let validator = Validator::build(validator::Config::default(), parts, &Registry::new())?;
         Ok(Turn { validator, intake, log, refusals, counter: Arc::default() })

@@ -24,6 +24,7 @@ use prometheus::Registry;
 use runtime::{
     clock::Clock,
     egress::{Egress, Policy},
+    trace::Tracer,
 };
 use storage::{
     Stores,
@@ -192,6 +193,7 @@ impl Court {
             limits: limits.clone(),
             refusals: Arc::clone(&refusals),
             clock,
+            tracer: Tracer::off(),
         };
         let validator = Validator::build(config, parts, &registry).unwrap();
         let stop = shutdown.clone();

@@ -56,8 +56,14 @@ async fn making_is_repeatable_and_says_what_differs() {
     assert_eq!(status.lanes[2].ordered, Some(0));
 
     let registry = prometheus::Registry::new();
-    let sequencer =
-        crate::sequence::Sequencer::open(&config, &registry, runtime::clock::Clock::system()).await.unwrap();
+    let sequencer = crate::sequence::Sequencer::open(
+        &config,
+        &registry,
+        runtime::clock::Clock::system(),
+        runtime::trace::Tracer::off(),
+    )
+    .await
+    .unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
     let running = tokio::spawn(sequencer.run(stop.clone()));

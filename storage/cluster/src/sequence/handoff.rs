@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use runtime::trace::Followed;
+use storage::seq::Seq;
+
 use crate::wire::sequencer::State;
 
 /// Records that belong together, ready to be sent, and the state after them.
@@ -19,6 +22,17 @@ pub(crate) struct Chunk {
     pub(crate) state: State,
     /// When the oldest of them was accepted; `None` where none counts.
     pub(crate) oldest_at_micros: Option<u64>,
+    /// Those that are followed.
+    pub(crate) following: Vec<Following>,
+}
+
+/// An event that is followed ([`runtime::trace`]) until it is committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Following {
+    pub(crate) followed: Followed,
+    pub(crate) seq: Seq,
+    /// When it was accepted, microseconds since the Unix epoch.
+    pub(crate) at_micros: u64,
 }
 
 impl Chunk {
@@ -140,7 +154,7 @@ mod tests {
             bytes.extend_from_slice(record);
             ends.push(bytes.len());
         }
-        Chunk { bytes, ends, state: State::start(Seq(1), 0), oldest_at_micros: None }
+        Chunk { bytes, ends, state: State::start(Seq(1), 0), following: Vec::new(), oldest_at_micros: None }
     }
 
     fn now() -> Instant {

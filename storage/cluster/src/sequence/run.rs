@@ -16,7 +16,11 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
     types::RDKafkaErrorCode,
 };
-use runtime::{backoff::Backoff, clock::Clock};
+use runtime::{
+    backoff::Backoff,
+    clock::Clock,
+    trace::{Span, Stage, Tracer, Value},
+};
 use storage::lane::{Lane, LaneCount};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +29,7 @@ use tracing::{debug, info, warn};
 use super::{
     Error, Metrics,
     core::{Broken, Entry, Order, Step},
-    handoff::{Chunk, Queue, Taken},
+    handoff::{Chunk, Following, Queue, Taken},
     leftover::{self, Looking, Places},
     metrics::Phase,
     seat::{Grant, Seat},
@@ -119,6 +123,7 @@ impl Default for Limits {
 pub struct Sequencer {
     config: Config,
     metrics: Metrics,
+    tracer: Tracer,
     phase: watch::Sender<Phase>,
     /// The committed state, while this process leads.
     published: watch::Sender<Option<State>>,
@@ -200,15 +205,17 @@ impl Sequencer {
         config: &config::Config,
         registry: &prometheus::Registry,
         clock: Clock,
+        tracer: Tracer,
     ) -> Result<Sequencer, OpenError> {
         let lanes = cluster::find_topics(config).await?;
-        Ok(Sequencer::new(Config::of(config, lanes, clock), Metrics::register(registry)?))
+        Ok(Sequencer { tracer, ..Sequencer::new(Config::of(config, lanes, clock), Metrics::register(registry)?) })
     }
 
     pub(crate) fn new(config: Config, metrics: Metrics) -> Sequencer {
         Sequencer {
             config,
             metrics,
+            tracer: Tracer::off(),
             phase: watch::Sender::new(Phase::Unreachable),
             published: watch::Sender::default(),
         }
@@ -523,6 +530,7 @@ struct Laid {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     oldest_at_micros: Option<u64>,
+    following: Vec<Following>,
     /// How many records of `verified` they are of, those included that don't count.
     taken: usize,
 }
@@ -544,7 +552,7 @@ impl Reading<'_> {
             let Reading { consumer, order, sequencer, .. } = self;
             let went_on = match consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    take(order, &sequencer.metrics, &message, &mut laid)?;
+                    take(order, sequencer, &message, &mut laid)?;
                     true
                 }
                 Some(Err(error)) if is_passing(&error) => {
@@ -566,8 +574,9 @@ impl Reading<'_> {
     fn hand_over(&mut self, laid: &mut Laid) -> bool {
         let capacity = laid.bytes.len().min(2 * CHUNK_BYTES);
         let next = Laid { bytes: Vec::with_capacity(capacity), ..Laid::default() };
-        let Laid { bytes, ends, oldest_at_micros, taken: _ } = std::mem::replace(laid, next);
-        let mut chunk = Chunk { bytes, ends, state: self.order.state().clone(), oldest_at_micros };
+        let Laid { bytes, ends, oldest_at_micros, following, taken: _ } = std::mem::replace(laid, next);
+        let state = self.order.state().clone();
+        let mut chunk = Chunk { bytes, ends, state, oldest_at_micros, following };
         loop {
             match self.queue.put(chunk, LOOK) {
                 Ok(None) => return true,
@@ -619,7 +628,12 @@ impl Reading<'_> {
 }
 
 /// Takes a record of `verified`, and lays it out where it counts.
-fn take(order: &mut Order, metrics: &Metrics, message: &BorrowedMessage<'_>, laid: &mut Laid) -> Result<(), Failure> {
+fn take(
+    order: &mut Order,
+    sequencer: &Sequencer,
+    message: &BorrowedMessage<'_>,
+    laid: &mut Laid,
+) -> Result<(), Failure> {
     let lane = Lane(u32::try_from(message.partition()).expect("partitions count from zero"));
     let record = verified::View::decode(message.payload().unwrap_or_default())?;
     let entry = match &record {
@@ -635,9 +649,12 @@ fn take(order: &mut Order, metrics: &Metrics, message: &BorrowedMessage<'_>, lai
             let head = Head { seq, account, taken_down, at_micros, origin };
             head.write(&mut laid.bytes, &Renumbered::new(event.frame, event.seq_slot, seq.0));
             laid.ends.push(laid.bytes.len());
+            if let Some(followed) = sequencer.tracer.follows(event.frame, event.seq_slot.range()) {
+                laid.following.push(Following { followed, seq, at_micros });
+            }
             laid.oldest_at_micros = Some(laid.oldest_at_micros.map_or(at_micros, |oldest| oldest.min(at_micros)));
         }
-        (Step::Stale, _) => metrics.stale.inc(),
+        (Step::Stale, _) => sequencer.metrics.stale.inc(),
         (Step::Claimed | Step::Repeated | Step::Ordered(_), _) => {}
     }
     Ok(())
@@ -680,11 +697,13 @@ impl Publishing<'_> {
         self.producer.begin_transaction().map_err(Failure::of("begin a transaction"))?;
         let began = Instant::now();
         let (mut sent, mut bytes) = (0, 0);
+        let mut following = Vec::new();
         let mut chunk = first;
         let state = loop {
             self.send(&chunk)?;
             sent += chunk.ends.len();
             bytes += chunk.bytes.len();
+            following.append(&mut chunk.following);
             if bytes >= transaction_bytes || began.elapsed() >= transaction_time {
                 break chunk.state;
             }
@@ -703,12 +722,23 @@ impl Publishing<'_> {
             let waited = self.sequencer.config.clock.now_micros().saturating_sub(oldest);
             self.sequencer.metrics.wait_seconds.observe(Duration::from_micros(waited).as_secs_f64());
         }
+        self.tell(&following);
         commit_seconds.observe(ending.elapsed().as_secs_f64());
         transaction_events.observe(sent as f64);
         events.inc_by(sent as u64);
         event_bytes.inc_by(bytes as u64);
         committed.inc();
         Ok(())
+    }
+
+    /// What is followed of a transaction is committed.
+    fn tell(&self, following: &[Following]) {
+        for Following { followed, seq, at_micros } in following {
+            let (began_micros, ended_micros) = (*at_micros, self.sequencer.config.clock.now_micros());
+            let values = [("seq", Value::Number(seq.0))];
+            let span = Span { stage: Stage::Sequence, began_micros, ended_micros, values: &values };
+            self.sequencer.tracer.tell(*followed, &span);
+        }
     }
 
     fn send(&self, chunk: &Chunk) -> Result<(), Failure> {
