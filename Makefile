@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,13 +35,19 @@ check: setup ## What a developer runs in a minute: format, lints and the tests o
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p atproto -p storage
 
-test: setup-test lint ## Everything: lints, unit tests, and whole processes against real servers and clients
+test: setup-test lint deny ## Everything: lints, unit tests, and whole processes against real servers and clients
 	cargo test --workspace
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
+
+deny: ## Look at what is built in: its licences, where it is from, and what must not be there
+	@$$(scripts/cargo-tool.sh cargo-deny 0.20.2) check bans licenses sources
+
+release: ## Make what a release consists of, in dist/: program, notices, SBOM, sums
+	@scripts/release.sh
 
 # `--workspace` chooses the same features as `make test` does, so that nothing is built twice.
 e2e: setup-test ## Only the tests of whole processes: kills, damage, a hundred hosts, a real PLC directory and real PDSs
