@@ -26,8 +26,8 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
-/// How long a stream stood still: the longest stretches in which a subscriber got nothing; and of parts of it, where in
-/// some little happens anyway, the longest that an event waited from its host to a subscriber.
+/// How long a stream stood still: the longest stretches in which a subscriber got nothing. Of parts, in some of which
+/// little happens anyway, only while an event waited ([`super::standstill::Parts::longest`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Standstill {
     /// Of the whole stream, at any subscriber.

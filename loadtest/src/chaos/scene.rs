@@ -18,7 +18,7 @@ use super::{
     Error, Fault, Options,
     plan::Round,
     report::{End, Outcome, Standstill},
-    standstill::{Parts, longest},
+    standstill::{Delivery, Parts, longest},
     strike::{self, OwnParts},
 };
 use crate::{
@@ -184,8 +184,8 @@ impl Scene {
         let to = Instant::now();
         let standstill = self.standstill(from, to);
         let parts = struck.own_parts.map(|own| match own {
-            OwnParts::Lanes(held) => (held, self.longest_waits(&self.lanes, from)),
-            OwnParts::Hosts(held) => (held, self.longest_waits(&self.hosts, from)),
+            OwnParts::Lanes(held) => (held, self.parts_standstill(&self.lanes, from)),
+            OwnParts::Hosts(held) => (held, self.parts_standstill(&self.hosts, from)),
         });
         let mut problems = struck.problems;
         problems.extend(self.judge().await?);
@@ -198,7 +198,7 @@ impl Scene {
                 false => problems.push(format!("{name} {how}, though nobody had done anything to it")),
             }
         }
-        // Those whose events waited longest, as many as the victim had, are taken for its own.
+        // Those that stood still longest, as many as the victim had, are taken for its own.
         let own = parts.as_ref().and_then(|(held, longest)| (*held > 0).then(|| longest.first().copied())?);
         let others = parts.as_ref().and_then(|(held, longest)| longest.get(*held).copied());
         Ok(Outcome {
@@ -346,20 +346,20 @@ impl Scene {
         self.subscribers.iter().map(of).max().unwrap_or_default()
     }
 
-    /// The longest that an event of each part waited of those that came since `from`, longest first, at the subscriber
-    /// where they waited least: whose node was not in the way.
-    fn longest_waits(&self, parts: &Parts, from: Instant) -> Vec<Duration> {
+    /// How long each part stood still since `from`, longest first, at the subscriber where that was least: whose node was
+    /// not in the way.
+    fn parts_standstill(&self, parts: &Parts, from: Instant) -> Vec<Duration> {
         let truth = self.network.truth_after(self.judged.sent);
         let sent: HashMap<Digest, Instant> = truth.events().iter().map(|event| (event.digest, event.at)).collect();
         let of = |subscriber: &Subscriber| {
             subscriber.look(|reading| {
                 let times = since(&reading.times, from);
                 let received = &reading.received[reading.received.len() - times.len()..];
-                let waited = |(came, received): (&Instant, &'_ Received)| {
-                    sent.get(&received.digest).map(|sent| came.saturating_duration_since(*sent))
-                };
-                let deliveries = times.iter().zip(received);
-                parts.longest_waits(deliveries.filter_map(|of| Some((&*of.1.did, waited(of)?))))
+                let deliveries = times.iter().zip(received).filter_map(|(came, received)| {
+                    let sent = *sent.get(&received.digest)?;
+                    Some(Delivery { did: &received.did, sent, came: *came })
+                });
+                parts.longest(deliveries)
             })
         };
         self.subscribers.iter().map(of).min().unwrap_or_default()

@@ -40,18 +40,31 @@ impl Parts {
         Parts { count: of.values().max().map_or(0, |last| last + 1), of }
     }
 
-    /// The longest that an event of each part waited, longest first. A part of which none waits for long does not stand
-    /// still, however rarely something happens in it.
-    pub fn longest_waits<'a>(&self, waits: impl IntoIterator<Item = (&'a str, Duration)>) -> Vec<Duration> {
+    /// The longest that each part stood still, longest first, of deliveries in the order in which they came: the time
+    /// since the one before in its part, or since it was sent if that is shorter. So neither does a part stand still in
+    /// which little happens, nor one of which one event waits, for its identity perhaps, while others pass.
+    pub fn longest<'a>(&self, deliveries: impl IntoIterator<Item = Delivery<'a>>) -> Vec<Duration> {
+        let mut last = vec![None; self.count];
         let mut longest = vec![Duration::ZERO; self.count];
-        for (did, wait) in waits {
-            if let Some(part) = self.of.get(did) {
-                longest[*part] = longest[*part].max(wait);
-            }
+        for Delivery { did, sent, came } in deliveries {
+            let Some(part) = self.of.get(did) else { continue };
+            let since = last[*part].replace(came).map_or(sent, |last: Instant| last.max(sent));
+            longest[*part] = longest[*part].max(came.saturating_duration_since(since));
         }
         longest.sort_unstable_by(|a, b| b.cmp(a));
         longest
     }
+}
+
+/// An event that has come to a subscriber.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// Whose it is.
+    pub did: &'a str,
+    /// When its host sent it.
+    pub sent: Instant,
+    /// When it came.
+    pub came: Instant,
 }
 
 #[cfg(test)]
@@ -76,10 +89,25 @@ mod tests {
 
     #[test]
     fn parts_stand_still_by_themselves() {
-        let parts = Parts::by([("a", 0), ("b", 1), ("c", 2)]);
-        let waits = [("a", 20), ("b", 30), ("a", 900), ("b", 31), ("a", 40), ("stranger", 5_000)];
-        let longest = parts.longest_waits(waits.map(|(did, millis)| (did, Duration::from_millis(millis))));
-        assert_eq!(longest, [900, 31, 0].map(Duration::from_millis));
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let parts = Parts::by([("a", 0), ("b", 1), ("c", 2), ("d", 3)]);
+        let deliveries = [
+            // Little happens in this one.
+            ("a", 0, 10),
+            ("a", 2_000, 2_020),
+            // Here one waits, and others pass it.
+            ("b", 100, 130),
+            ("b", 200, 230),
+            ("b", 90, 290),
+            // This one stands still.
+            ("c", 300, 320),
+            ("c", 400, 1_300),
+            ("c", 500, 1_301),
+            ("stranger", 0, 9_000),
+        ];
+        let deliveries = deliveries.map(|(did, sent, came)| Delivery { did, sent: at(sent), came: at(came) });
+        assert_eq!(parts.longest(deliveries), [900, 60, 20, 0].map(Duration::from_millis));
     }
 
     #[test]
