@@ -359,7 +359,7 @@ impl Scene {
                     let sent = *sent.get(&received.digest)?;
                     Some(Delivery { did: &received.did, sent, came: *came })
                 });
-                parts.longest(deliveries)
+                parts.longest(deliveries, from)
             })
         };
         self.subscribers.iter().map(of).min().unwrap_or_default()

@@ -40,15 +40,15 @@ impl Parts {
         Parts { count: of.values().max().map_or(0, |last| last + 1), of }
     }
 
-    /// The longest that each part stood still, longest first, of deliveries in the order in which they came: the time
-    /// since the one before in its part, or since it was sent if that is shorter. So neither does a part stand still in
+    /// The longest that each part stood still since `from`, longest first, of deliveries since then in the order in which
+    /// they came: the time since the one before in its part, or since it was sent if that is shorter. So neither does a part stand still in
     /// which little happens, nor one of which one event waits, for its identity perhaps, while others pass.
-    pub fn longest<'a>(&self, deliveries: impl IntoIterator<Item = Delivery<'a>>) -> Vec<Duration> {
-        let mut last = vec![None; self.count];
+    pub fn longest<'a>(&self, deliveries: impl IntoIterator<Item = Delivery<'a>>, from: Instant) -> Vec<Duration> {
+        let mut last = vec![from; self.count];
         let mut longest = vec![Duration::ZERO; self.count];
         for Delivery { did, sent, came } in deliveries {
             let Some(part) = self.of.get(did) else { continue };
-            let since = last[*part].replace(came).map_or(sent, |last: Instant| last.max(sent));
+            let since = std::mem::replace(&mut last[*part], came).max(sent);
             longest[*part] = longest[*part].max(came.saturating_duration_since(since));
         }
         longest.sort_unstable_by(|a, b| b.cmp(a));
@@ -107,7 +107,7 @@ mod tests {
             ("stranger", 0, 9_000),
         ];
         let deliveries = deliveries.map(|(did, sent, came)| Delivery { did, sent: at(sent), came: at(came) });
-        assert_eq!(parts.longest(deliveries), [900, 60, 20, 0].map(Duration::from_millis));
+        assert_eq!(parts.longest(deliveries, start), [900, 60, 20, 0].map(Duration::from_millis));
     }
 
     #[test]
