@@ -20,6 +20,7 @@ pub mod lanes;
 pub mod limits_file;
 pub mod node;
 pub mod simulated;
+pub mod subscription;
 pub mod tail;
 pub mod ui;
 pub mod verify;
