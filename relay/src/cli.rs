@@ -29,6 +29,7 @@ Examples:
   mainstem tail                              watch the relay on this machine
   mainstem tail wss://relay.example.com --json | jq .
                                              watch another one, a JSON object a line
+  mainstem audit wss://relay.example.com     what our stream lacks that another relay's has, and the other way
   mainstem admin hosts list --status offline which hosts a running relay can't reach
   mainstem config --dev                      what a run with these flags would use, and why
 
@@ -66,6 +67,8 @@ pub enum Command {
     Cluster(ClusterCommands),
     /// Watch a firehose, ours or another's, decoded
     Tail(TailArgs),
+    /// Hold our firehose against another relay's for a while, and say what each lacks
+    Audit(AuditArgs),
     /// Judge recorded frames, in order, as one stream; exit code 1 if one is refused
     Verify(VerifyArgs),
     /// Say what of a data folder is damaged and what is lost, and mend it when told to
@@ -546,6 +549,74 @@ pub struct TailArgs {
     pub compressed: bool,
 
     /// One JSON object a line, complete, for other programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+const AUDIT: &str = "\
+Examples:
+  mainstem audit wss://relay.example.com          the relay on this machine beside that one
+  mainstem audit relay2.example.com --ours relay1.example.com
+                                                  any two relays
+  mainstem audit wss://relay.example.com --for 1h --settle 2m --json > audit.json
+                                                  an hour, for programs; one may be two minutes late
+  mainstem audit ws://127.0.0.1:3470 --for 30s --settle 3s --plc-url http://localhost:2582
+                                                  two relays of a development network
+
+An event is the same on both where account, kind and rev are (of #identity and #account: account, kind and time); what \
+else it says must agree, and is named where it does not. Seqs are each relay's own. What comes on one stream alone lacks \
+on the other, unless it came too near the beginning, the end or a break of a connection to be sure. So it reads for \
+--for and twice --settle. A connection that breaks is made again at its cursor. Ctrl-C ends it earlier, with a report of \
+what was read so far.
+
+Some of what a relay says is its own, and so lacks on the other: an #account of a takedown there. And where a relay gives \
+another handle or status than the other does, the event is said to differ.
+
+The report goes by the accounts' hosts, which our relay is asked for (getRepo), and of accounts that it does not know \
+their directory; those that nobody knows are `unknown`.
+
+Exit codes: 0 nothing lacks; 1 something lacks or differs; 2 wrong usage; 3 a stream could not be read, or not for long \
+enough to judge anything.";
+
+/// Arguments of `audit`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = AUDIT)]
+pub struct AuditArgs {
+    /// The other relay: ws://HOST:PORT, wss://HOST, or just HOST or HOST:PORT
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// Our relay, which is held against it
+    #[arg(
+        long,
+        visible_alias = "with",
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:2470",
+        env = "MAINSTEM_AUDIT_OURS"
+    )]
+    pub ours: String,
+
+    /// For how long to judge what comes
+    #[arg(long = "for", value_name = "TIME", default_value = "10m")]
+    pub read_for: String,
+
+    /// How much later than on one stream an event may come on the other; so long is read before and after, too
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub settle: String,
+
+    /// Memory for events; when it is full of such as came on one stream alone, reading ends
+    #[arg(long, value_name = "SIZE", default_value = "256MB")]
+    pub memory: String,
+
+    /// Accounts whose hosts are looked up, those that lack most first
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub lookups: u16,
+
+    /// The directory of did:plc identities, for accounts that our relay does not know
+    #[arg(long, value_name = "URL", default_value = "https://plc.directory", env = "MAINSTEM_PLC_URL")]
+    pub plc_url: String,
+
+    /// Print the report as JSON, for programs
     #[arg(long)]
     pub json: bool,
 }

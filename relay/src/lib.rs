@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod advice;
 pub mod app;
+pub mod audit;
 pub mod backend;
 pub mod cli;
 pub mod cluster;

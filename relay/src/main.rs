@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use relay::{
-    backend,
+    audit, backend,
     cli::{self, Command, Origins, RepairArgs, RunArgs},
     cluster,
     config::Config,
@@ -53,6 +53,7 @@ async fn command(command: Command, origins: &Origins) -> anyhow::Result<ExitCode
         Command::Serve(args) => run(Config::of_serve(&args)?).await,
         Command::Cluster(args) => cluster::run(&args.command).await,
         Command::Tail(args) => tail::run(&args).await.context("tail"),
+        Command::Audit(args) => audit::run(&args).await.context("audit"),
         Command::Verify(args) => verify::run(&args).await.context("verify"),
         Command::Repair(args) => repair(&args),
         Command::Admin(args) => Ok(console::run(&args).await),

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should say where")]
 
 mod accounts;
+mod audit;
 mod bench;
 mod cluster;
 mod cold_start;

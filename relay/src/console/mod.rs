@@ -4,7 +4,7 @@
 
 mod client;
 mod say;
-mod table;
+pub(crate) mod table;
 
 use std::{
     io::{self, Write},

@@ -8,29 +8,29 @@ use serde_json::Value;
 
 /// A column's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Left,
     Right,
 }
 
 /// Rows under headings.
-pub(super) struct Table {
+pub(crate) struct Table {
     columns: Vec<(&'static str, Side)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(columns: &[(&'static str, Side)]) -> Table {
+    pub(crate) fn new(columns: &[(&'static str, Side)]) -> Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// A row, with as many cells as there are columns.
-    pub(super) fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells.iter().map(|cell| clean(cell)).collect());
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let width = |i: usize, heading: &str| {
             let cells = self.rows.iter().map(|row| row[i].chars().count());
             cells.max().unwrap_or(0).max(heading.chars().count())
@@ -55,7 +55,7 @@ impl Table {
 }
 
 /// Names and values, one a line; what is empty is left out.
-pub(super) fn facts(facts: &[(&str, String)]) -> String {
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
@@ -65,12 +65,12 @@ pub(super) fn facts(facts: &[(&str, String)]) -> String {
 }
 
 /// Texts come from strangers: nothing in them may steer the terminal.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A text, or nothing.
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -79,11 +79,11 @@ pub(super) fn text(value: &Value) -> String {
 }
 
 /// A whole number with its thousands apart, or nothing.
-pub(super) fn number(value: &Value) -> String {
+pub(crate) fn number(value: &Value) -> String {
     value.as_u64().map_or_else(String::new, grouped)
 }
 
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -96,7 +96,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// Something a second.
-pub(super) fn rate(value: &Value) -> String {
+pub(crate) fn rate(value: &Value) -> String {
     match value.as_f64() {
         None => String::new(),
         Some(rate) if rate < 10.0 => format!("{rate:.1}"),
@@ -105,17 +105,17 @@ pub(super) fn rate(value: &Value) -> String {
 }
 
 /// Bytes in the largest unit that fits.
-pub(super) fn bytes(value: &Value) -> String {
+pub(crate) fn bytes(value: &Value) -> String {
     value.as_u64().map_or_else(String::new, |bytes| bytesize::ByteSize(bytes).display().si().to_string())
 }
 
 /// Seconds as a span of time.
-pub(super) fn seconds(value: &Value) -> String {
+pub(crate) fn seconds(value: &Value) -> String {
     value.as_u64().map_or_else(String::new, |seconds| Span(seconds).to_string())
 }
 
 /// Microseconds since the Unix epoch as a time, in UTC.
-pub(super) fn time(value: &Value) -> String {
+pub(crate) fn time(value: &Value) -> String {
     let at = value.as_i64().and_then(|micros| Timestamp::from_microsecond(micros).ok());
     at.map_or_else(String::new, |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
