@@ -11,6 +11,7 @@ use validator::{AccountError, Accounts, identity::Resolver};
 
 use crate::{
     config::SubscriberToken,
+    coverage,
     fanout::{self, Hub, Roster, subscriber},
     limits_file,
     vitals::Vitals,
@@ -36,6 +37,8 @@ pub struct Inner {
     pub accounts: Accounts,
     /// The crawler's hosts.
     pub hosts: crawler::Handle,
+    /// How we stand beside other relays.
+    pub coverage: coverage::Handle,
     /// What the fan-out counts.
     pub fanout: fanout::Metrics,
     /// How subscribers are treated.

@@ -462,6 +462,25 @@ pub struct ServeArgs {
     /// saves about a third of the bytes, and replay by such subscribers is as fast as a CPU compresses
     #[arg(long, value_name = "off|on", default_value = "off", env = "MAINSTEM_COMPRESSION")]
     pub compression: String,
+
+    /// Whom to compare with.
+    #[command(flatten)]
+    pub coverage: CoverageArgs,
+}
+
+/// Whom to compare with.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Coverage")]
+pub struct CoverageArgs {
+    /// Another relay, whose hosts and repos are looked up here now and then; may be given many times. What is missing is
+    /// shown in the metrics (mainstem_coverage_…) and by `mainstem admin coverage`, and changes nothing else. In the
+    /// environment: separated by commas
+    #[arg(long = "coverage-peer", value_name = "URL", value_delimiter = ',', env = "MAINSTEM_COVERAGE_PEER")]
+    pub coverage_peers: Vec<String>,
+
+    /// How often, more or less; where several processes serve, each does it
+    #[arg(long, value_name = "TIME", default_value = "10m", env = "MAINSTEM_COVERAGE_INTERVAL")]
+    pub coverage_interval: String,
 }
 
 /// What holds of hosts in all roles that have to do with them.

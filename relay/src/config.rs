@@ -27,9 +27,10 @@ use url::Url;
 
 use crate::{
     cli::{
-        AdminArgs, CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs, RunArgs,
-        SequenceRole, ServeArgs, ServeRole, ValidateArgs, ValidateRole,
+        AdminArgs, CoverageArgs, CrawlArgs, CrawlRole, DataArgs, NetworkArgs, Origin, Origins, PlcArgs, ProcessArgs,
+        RunArgs, SequenceRole, ServeArgs, ServeRole, ValidateArgs, ValidateRole,
     },
+    coverage,
     fanout::{hub, subscriber},
     limits_file,
 };
@@ -159,6 +160,8 @@ pub struct Serve {
     pub compression: bool,
     /// Proxies that are believed in whom they serve.
     pub trusted_proxies: Networks,
+    /// Other relays to compare with.
+    pub coverage: coverage::Config,
     /// Sizes of the fan-out; no flags, for tests.
     pub hub: hub::Config,
     /// How subscribers are treated; no flags, for tests.
@@ -319,6 +322,20 @@ pub enum Error {
         /// The most.
         max: u64,
     },
+    /// A peer twice.
+    #[error("--coverage-peer {0} stands there twice; name each once")]
+    PeerTwice(String),
+    /// Not a time, or too short a one.
+    #[error(
+        "--coverage-interval {value:?} is not a time of at least {}; write it like 10m or 1h",
+        humantime::format_duration(*least)
+    )]
+    CoverageInterval {
+        /// What was given.
+        value: String,
+        /// The least.
+        least: Duration,
+    },
     /// Neither on nor off.
     #[error("--compression {value:?} is neither on nor off")]
     Compression {
@@ -406,6 +423,10 @@ pub enum Error {
 /// The least that `--window-bytes` may be: a few segments of the log.
 const WINDOW_BYTES_MIN: u64 = 64 << 20;
 
+/// The least that `--coverage-interval` may be, and in a development network: peers are others' machines.
+const COVERAGE_INTERVAL_MIN: Duration = Duration::from_secs(60);
+const COVERAGE_INTERVAL_MIN_DEV: Duration = Duration::from_secs(1);
+
 /// The most that `--plc-rate` may be.
 const PLC_RATE_MAX: u32 = 100_000;
 
@@ -439,7 +460,7 @@ impl Config {
         let config = Config {
             crawl: Some(Crawl::from_args(&args.crawl, dev)?),
             validate: Some(Validate::from_args(&args.validate)?),
-            serve: Some(Serve::from_args(&args.serve)?),
+            serve: Some(Serve::from_args(&args.serve, dev)?),
             simulate: args.simulate,
             audit_dir: store.data_dir.clone(),
             network: Network::from_args(&args.network, dev)?,
@@ -480,7 +501,7 @@ impl Config {
     pub fn of_serve(args: &ServeRole) -> Result<Config, Error> {
         let dev = args.network.dev;
         let config = Config {
-            serve: Some(Serve::from_args(&args.serve)?),
+            serve: Some(Serve::from_args(&args.serve, dev)?),
             audit_dir: args.data_dir.clone(),
             network: Network::from_args(&args.network, dev)?,
             plc: Some(plc(&args.plc, dev)?),
@@ -693,7 +714,7 @@ impl Validate {
 }
 
 impl Serve {
-    fn from_args(args: &ServeArgs) -> Result<Serve, Error> {
+    fn from_args(args: &ServeArgs, dev: bool) -> Result<Serve, Error> {
         Ok(Serve {
             bind: address("--bind", &args.bind)?,
             subscribers_max: count("--subscribers-max", &args.subscribers_max, SUBSCRIBERS_MAX)?,
@@ -704,6 +725,7 @@ impl Serve {
                 .map_or_else(|| Ok(Vec::new()), subscriber_tokens)?,
             compression: compression(&args.compression)?,
             trusted_proxies: trusted_proxies(&args.trusted_proxies)?,
+            coverage: coverage(&args.coverage, dev)?,
             hub: hub::Config::default(),
             subscriber: subscriber::Config::default(),
         })
@@ -713,12 +735,15 @@ impl Serve {
         let proxies = self.trusted_proxies.to_string();
         let per_address = self.subscribers_per_address.map_or_else(none, |max| max.to_string());
         let tokens = of_names(self.subscriber_tokens.iter().map(|token| &*token.name));
+        let peers: Vec<_> = self.coverage.peers.iter().map(|peer| peer.url.to_string()).collect();
         rows.extend([
             ("subscribers-max", "subscribers_max", self.subscribers_max.to_string()),
             ("subscribers-per-address", "subscribers_per_address", per_address),
             ("subscriber-token-file", "subscriber_token_file", tokens),
             ("trusted-proxies", "trusted_proxies", if proxies.is_empty() { none() } else { proxies }),
             ("compression", "compression", (if self.compression { "on" } else { "off" }).to_owned()),
+            ("coverage-peer", "coverage_peers", if peers.is_empty() { none() } else { peers.join(",") }),
+            ("coverage-interval", "coverage_interval", humantime::format_duration(self.coverage.interval).to_string()),
         ]);
     }
 }
@@ -736,6 +761,28 @@ fn service(flag: &'static str, value: &str, dev: bool) -> Result<Url, Error> {
         "http" if url.has_host() && dev => Ok(url),
         "http" if url.has_host() => Err(Error::NotHttps { flag, value: value.to_owned() }),
         _ => Err(bad()),
+    }
+}
+
+fn coverage(args: &CoverageArgs, dev: bool) -> Result<coverage::Config, Error> {
+    let mut peers: Vec<coverage::Peer> = Vec::new();
+    for value in &args.coverage_peers {
+        let url = service("--coverage-peer", value, dev)?;
+        let bad = || Error::Url { flag: "--coverage-peer", value: value.clone() };
+        let name = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
+        if !url.username().is_empty() || url.password().is_some() || name.is_empty() {
+            return Err(bad());
+        }
+        if peers.iter().any(|peer| peer.name == name) {
+            return Err(Error::PeerTwice(name));
+        }
+        peers.push(coverage::Peer { name, url });
+    }
+    let value = &args.coverage_interval;
+    let least = if dev { COVERAGE_INTERVAL_MIN_DEV } else { COVERAGE_INTERVAL_MIN };
+    match humantime::parse_duration(value) {
+        Ok(interval) if interval >= least => Ok(coverage::Config { peers, interval }),
+        _ => Err(Error::CoverageInterval { value: value.clone(), least }),
     }
 }
 

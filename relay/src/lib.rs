@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod console;
+pub mod coverage;
 pub mod descriptors;
 pub mod doors;
 pub mod fanout;

@@ -45,7 +45,7 @@ use crate::{
     app::{App, Inner, start_of_hosts},
     backend,
     config::{self, Config, Crawl, Plc, Serve, Store, Validate},
-    descriptors,
+    coverage, descriptors,
     fanout::{self, Hub, Roster, Trail, roster},
     lanes::WatchedIntake,
     limits_file, simulated, ui,
@@ -96,6 +96,7 @@ struct Serving {
     app: App,
     public: Listener,
     administration: Option<Administration>,
+    comparisons: Vec<coverage::Comparison>,
 }
 
 /// What all parts of a process work with.
@@ -227,6 +228,7 @@ impl Node {
                         Audit::open(&config.audit_dir, base.clock.clone(), base.tasks.clone())
                     })?;
                 let public_http = http::Metrics::register(&registry, "public")?;
+                let (coverage, comparisons) = base.coverage(&serve.coverage, hosts.clone())?;
                 let app = App::new(Inner {
                     accounts: Accounts::new(base.stores.intake.clone(), base.clock.clone()),
                     stores: base.stores,
@@ -234,6 +236,7 @@ impl Node {
                     hub,
                     resolver,
                     hosts,
+                    coverage,
                     fanout,
                     subscriber: serve.subscriber,
                     compression: serve.compression,
@@ -253,7 +256,7 @@ impl Node {
                     clock: base.clock,
                     limits_file: limits_watch.as_ref().map(limits_file::Watch::status),
                 });
-                Some(Serving { app, public: public.counting(public_http), administration })
+                Some(Serving { app, public: public.counting(public_http), administration, comparisons })
             }
             _ => None,
         };
@@ -342,7 +345,10 @@ impl Node {
         let app = self.serving.as_ref().map(|serving| serving.app.clone());
         let mut routes = admin::open_router(vitals.clone(), metrics.clone(), registry);
         let hub_stop = CancellationToken::new();
-        if let Some(Serving { app, public, administration }) = self.serving {
+        if let Some(Serving { app, public, administration, comparisons }) = self.serving {
+            for comparison in comparisons {
+                tasks.spawn("coverage", comparison.run(tasks.token()));
+            }
             tasks.spawn_critical("hub", app.hub.clone().run(hub_stop.clone()));
             routes = routes.merge(admin::router(app.clone(), &metrics, administration));
             let limits = public_limits(&app);
@@ -418,6 +424,20 @@ impl Base {
         };
         let validator = Validator::build(validator::Config::default(), parts, &self.registry)?;
         Ok(Judge { validator, workers: validate.workers })
+    }
+
+    fn coverage(
+        &self,
+        config: &coverage::Config,
+        hosts: crawler::Handle,
+    ) -> Result<(coverage::Handle, Vec<coverage::Comparison>), Error> {
+        let parts = coverage::Parts {
+            status_of: Box::new(move |name| Some(hosts.host(name)?.status)),
+            repos: self.stores.repos.clone(),
+            egress: self.egress.clone(),
+            clock: self.clock.clone(),
+        };
+        Ok(coverage::build(config, parts, &self.registry)?)
     }
 
     fn crawler(&self, crawl: Option<&Crawl>, dev: bool) -> Result<(Crawler, crawler::Handle), Error> {

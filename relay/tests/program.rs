@@ -53,6 +53,11 @@ fn config_says_what_is_in_force_and_where_from() {
     let (_, config, _) = output(&mut command);
     assert_eq!(setting(&config, "data-dir"), ("/x/simulated".into(), "environment".into()));
     assert_eq!(setting(&config, "dev"), ("true".into(), "implied by simulate".into()));
+    let mut command = mainstem(&["config", "--coverage-interval", "1h"]);
+    let (_, config, _) = output(command.env("MAINSTEM_COVERAGE_PEER", "https://a.test,https://b.test:8443"));
+    let peers = "https://a.test/,https://b.test:8443/";
+    assert_eq!(setting(&config, "coverage-peer"), (peers.into(), "environment".into()));
+    assert_eq!(setting(&config, "coverage-interval"), ("1h".into(), "flag".into()));
     let (_, config, _) = output(mainstem(&["config", "--dev"]).env("MAINSTEM_HOST", "localhost:1,localhost:2"));
     assert_eq!(setting(&config, "host"), ("localhost:1,localhost:2".into(), "environment".into()));
 }
@@ -111,6 +116,11 @@ fn mistakes_name_the_flag_and_what_to_do() {
         (&["--subscriber-token-file", "/nonexistent"], &["--subscriber-token-file", "No such file"]),
         (&["--admin-password-file", "/nonexistent"], &["--admin-password-file", "No such file"]),
         (&["--admin-token-file", "/nonexistent"], &["--admin-token-file", "No such file"]),
+        (&["--coverage-peer", "relay"], &["--coverage-peer", "https://"]),
+        (&["--coverage-peer", "http://relay.example.com"], &["--coverage-peer", "--dev"]),
+        (&["--coverage-peer", "https://a:b@relay.example.com"], &["--coverage-peer", "https://"]),
+        (&["--coverage-peer", "https://a.test/,https://A.test"], &["--coverage-peer", "a.test", "twice"]),
+        (&["--coverage-interval", "59s"], &["--coverage-interval", "1m"]),
         (&["--log-format", "xml"], &["--log-format", "json"]),
         (&["--no-such-flag"], &["--no-such-flag", "--help"]),
     ] {

@@ -12,6 +12,7 @@ mod cluster;
 mod cold_start;
 mod collector;
 mod conformance;
+mod coverage;
 mod cuts;
 mod damage;
 mod drain;

@@ -9,6 +9,7 @@ mod attempts;
 pub mod audit;
 mod auth;
 mod changes;
+mod coverage;
 mod domains;
 mod error;
 mod hosts;

@@ -13,7 +13,7 @@ use super::{
     REQUEST_MAX, accounts,
     audit::Audit,
     auth::{self, Keys},
-    changes, domains,
+    changes, coverage, domains,
     error::Error,
     hosts, limits,
     metrics::Metrics,
@@ -73,6 +73,7 @@ pub(super) fn routes() -> Vec<Route> {
         change(Method::DELETE, "/subscribers/{id}", "disconnectSubscriber", delete(subscribers::disconnect)),
         read("/request-crawl", "showRequestCrawl", get(request_crawl::show)),
         change(Method::PATCH, "/request-crawl", "setRequestCrawl", patch(request_crawl::change)),
+        read("/coverage", "showCoverage", get(coverage::show)),
         read("/audit", "listChanges", get(changes::list)),
     ]
 }

@@ -15,6 +15,7 @@ Examples:
   mainstem admin accounts takedown did:plc:…       nothing of it is served any more
   mainstem admin subscribers list --json | jq .    for programs
   mainstem admin request-crawl off                 nobody can add hosts by asking
+  mainstem admin coverage                          what other relays have that this one lacks
   mainstem admin audit                             who changed what
 
 The relay has administration on where it was started with --admin-password-file or --admin-token-file.
@@ -90,6 +91,8 @@ pub enum AdminCommand {
     /// Who may have hosts crawled by asking (requestCrawl): show, on, off, quota
     #[command(subcommand)]
     RequestCrawl(RequestCrawlCommand),
+    /// What the other relays of --coverage-peer have that is missing here
+    Coverage,
     /// What was changed, when and by whom, the newest first
     Audit {
         /// How many changes

@@ -54,6 +54,7 @@ async fn answer(args: &AdminArgs) -> Result<(Value, Say), Error> {
             let answer = client.change(Method::DELETE, &["subscribers", &id.to_string()], None).await?;
             Ok((answer, say::disconnected))
         }
+        AdminCommand::Coverage => Ok((client.get(&["coverage"], Vec::new()).await?, say::coverage)),
         AdminCommand::Audit { limit, before } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(before.map(|before| ("before", before.to_string())));

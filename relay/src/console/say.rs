@@ -416,6 +416,77 @@ pub(super) fn disconnected(subscriber: &Value) -> String {
     format!("subscriber {} is disconnected; it may come again\n", text(&subscriber["id"]))
 }
 
+pub(super) fn coverage(answer: &Value) -> String {
+    let peers = items(answer, "peers");
+    if peers.is_empty() {
+        return "there is nobody to compare with; name other relays with --coverage-peer\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("PEER", Left),
+        ("LAST ROUND", Left),
+        ("HOSTS", Right),
+        ("MISSING", Right),
+        ("ACCOUNTS", Right),
+        ("HERE", Right),
+        ("REPOS LOOKED UP", Right),
+        ("MISSING", Right),
+        ("FAILURES", Right),
+    ]);
+    for peer in peers {
+        let last_round = match &peer["lastRoundAtMicros"] {
+            Value::Null => "none yet".to_owned(),
+            at => time(at),
+        };
+        table.row(vec![
+            text(&peer["peer"]),
+            last_round,
+            number(&peer["hosts"]["there"]),
+            number(&peer["hosts"]["missing"]),
+            number(&peer["hosts"]["accountsThere"]),
+            number(&peer["hosts"]["accountsHere"]),
+            number(&peer["repos"]["looked"]),
+            number(&peer["repos"]["missing"]),
+            number(&peer["failures"]),
+        ]);
+    }
+    let mut said = table.text();
+    for peer in peers {
+        said.push_str(&missing(peer));
+    }
+    said
+}
+
+/// What is wrong with a peer, and what of it is missing.
+fn missing(peer: &Value) -> String {
+    let mut said = String::new();
+    if let Value::Object(failure) = &peer["lastFailure"] {
+        let when = time(&failure["atMicros"]);
+        said.push_str(&format!("\n{}", facts(&[(&*format!("last failure, {when}"), text(&failure["why"]))])));
+    }
+    let mut table = Table::new(&[("HOST MISSING", Left), ("ACCOUNTS", Right), ("HERE", Left), ("PEER", Left)]);
+    let hosts = items(&peer["hosts"], "examples");
+    for host in hosts {
+        table.row(vec![
+            text(&host["hostname"]),
+            number(&host["accountCount"]),
+            text(&host["here"]),
+            text(&peer["peer"]),
+        ]);
+    }
+    if !hosts.is_empty() {
+        said.push_str(&format!("\n{}", table.text()));
+    }
+    let mut table = Table::new(&[("REPO MISSING", Left), ("LOOKED UP", Left), ("PEER", Left)]);
+    let repos = items(&peer["repos"], "examples");
+    for repo in repos {
+        table.row(vec![text(&repo["did"]), time(&repo["atMicros"]), text(&peer["peer"])]);
+    }
+    if !repos.is_empty() {
+        said.push_str(&format!("\n{}", table.text()));
+    }
+    said
+}
+
 pub(super) fn changes(answer: &Value) -> String {
     let mut table = Table::new(&[
         ("ID", Right),
@@ -465,6 +536,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_peer_by_peer() {
+        assert!(coverage(&json!({"peers": []})).contains("--coverage-peer"));
+        let peer = json!({
+            "peer": "relay.test", "rounds": 3, "lastRoundAtMicros": 5_000_000, "failures": 1,
+            "lastFailure": {"atMicros": 1_000_000, "why": "no\u{1b}[2J answer"},
+            "hosts": {"there": 1_234, "missing": 1, "accountsThere": 9, "accountsHere": 8,
+                "examples": [{"hostname": "pds.test", "accountCount": 7, "here": "offline"}]},
+            "repos": {"looked": 3_000, "missing": 1, "laps": 0, "examples": [{"did": "did:plc:x", "atMicros": 5_000_000}]},
+        });
+        assert_eq!(
+            coverage(&json!({"peers": [peer]})),
+            "\
+PEER        LAST ROUND            HOSTS  MISSING  ACCOUNTS  HERE  REPOS LOOKED UP  MISSING  FAILURES
+relay.test  1970-01-01 00:00:05Z  1,234        1         9     8            3,000        1         1
+
+last failure, 1970-01-01 00:00:01Z  no\u{fffd}[2J answer
+
+HOST MISSING  ACCOUNTS  HERE     PEER
+pds.test             7  offline  relay.test
+
+REPO MISSING  LOOKED UP             PEER
+did:plc:x     1970-01-01 00:00:05Z  relay.test
+"
+        );
+    }
 
     #[test]
     fn who_reads_a_part_or_compressed_is_shown_so() {

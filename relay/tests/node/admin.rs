@@ -287,6 +287,9 @@ async fn every_operation_does_what_it_says() {
     assert_eq!(crawl.await.status, 403);
     assert_eq!(administered.ok("PATCH", "/request-crawl", "{\"accepted\": true}").await["newHostsPerDay"], 3);
 
+    // Nobody is compared with.
+    assert_eq!(administered.ok("GET", "/coverage", "").await, json!({ "peers": [] }));
+
     // Accounts.
     relay.append(3, 200).await;
     let account = administered.ok("GET", &format!("/accounts/{DID}"), "").await;
