@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,7 +35,7 @@ check: setup ## What a developer runs in a minute: format, lints and the tests o
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p atproto -p storage
 
-test: setup-test lint deny ## Everything: lints, unit tests, and whole processes against real servers and clients
+test: setup-test lint deny helm-test ## Everything: lints, unit tests, and whole processes against real servers and clients
 	cargo test --workspace
 
 lint:
@@ -90,3 +90,7 @@ fuzz: ## Run every fuzz target for a minute, or FUZZ_SECONDS=600 (needs a nightl
 	@unset CARGO_TARGET_DIR; for t in $$(cargo +nightly fuzz list --fuzz-dir fuzz); do mkdir -p fuzz/found/$$t && \
 	  cargo +nightly fuzz run --fuzz-dir fuzz $$t fuzz/found/$$t fuzz/corpus/$$t fuzz/seeds/$$t -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 || exit 1; done
+
+# UPDATE=1 takes over what is rendered now as what is to be rendered.
+helm-test: ## Only the tests of the Helm chart: what it renders and what it refuses
+	@env="$$(scripts/helm-tools)" && eval "$$env" && "$$HELM_PYTHON" -m unittest discover -s helm/tests
