@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -94,3 +94,6 @@ fuzz: ## Run every fuzz target for a minute, or FUZZ_SECONDS=600 (needs a nightl
 # UPDATE=1 takes over what is rendered now as what is to be rendered.
 helm-test: ## Only the tests of the Helm chart: what it renders and what it refuses
 	@env="$$(scripts/helm-tools)" && eval "$$env" && "$$HELM_PYTHON" -m unittest discover -s helm/tests
+
+helm-e2e: ## Install, upgrade, roll back and uninstall the chart on a real Kubernetes control plane (the first time it is built: 10 to 25 minutes)
+	@env="$$(scripts/helm-tools)" && eval "$$env" && home="$$(scripts/helm-kubernetes)" && "$$HELM_PYTHON" helm/tests/e2e/run.py "$$home"
