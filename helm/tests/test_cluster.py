@@ -128,6 +128,8 @@ class Init(unittest.TestCase):
         self.assertEqual(self.hooks(found), {})
         job = chart.the(found, "Job", "init")
         self.assertRegex(job["metadata"]["name"], "-init-[0-9a-f]{8}$")
+        self.assertGreaterEqual(job["spec"]["backoffLimit"], 20, "servers take minutes to come up")
+        self.assertEqual(chart.the(chart.objects("cluster"), "Job", "init")["spec"]["backoffLimit"], 5)
         other = chart.the(chart.objects("operators", "--set", "image.tag=another"), "Job", "init")
         self.assertNotEqual(job["metadata"]["name"], other["metadata"]["name"])
         names = {one["metadata"]["name"] for one in chart.of_kind(found, "ServiceAccount")}

@@ -94,7 +94,7 @@ class NetworkPolicies(unittest.TestCase):
 
     def test_more_can_be_let_out(self):
         rules = self.egress("embedded-full", "embedded")
-        self.assertEqual(ports(rules[-1]), tcp(2582))
+        self.assertEqual(ports(rules[-1]), tcp(8444))
         self.assertNotIn("roles", rules[-1])
         self.assertEqual(len(self.egress("embedded-full", "test")), 2)
 

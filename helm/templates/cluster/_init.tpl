@@ -27,9 +27,15 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 
 {{- define "mainstem.initJobSpec" -}}
 {{- $v := .Values.init -}}
-{{- $names := dict "root" . "role" "init" -}}
+{{- $names := dict "root" . "role" "init" }}
+{{- if include "mainstem.initIsHook" . }}
 backoffLimit: {{ $v.backoffLimit }}
 activeDeadlineSeconds: {{ $v.activeDeadlineSeconds }}
+{{- else }}
+# Servers that are only being made come up in their time.
+backoffLimit: {{ max 20 $v.backoffLimit }}
+activeDeadlineSeconds: {{ max 7200 $v.activeDeadlineSeconds }}
+{{- end }}
 # 1 says that something differs from what is asked for, and will say so again. What can't be reached yet is 2, and tried again.
 podFailurePolicy:
   rules:
