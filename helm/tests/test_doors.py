@@ -58,7 +58,8 @@ class Doors(unittest.TestCase):
         self.assertEqual(chosen, ["test-mainstem-metrics"])
         (endpoint,) = monitor["spec"]["endpoints"]
         self.assertEqual(endpoint["port"], "admin")
-        self.assertEqual(endpoint["relabelings"][0]["targetLabel"], "role")
+        labels = {one["targetLabel"]: one.get("replacement") for one in endpoint["relabelings"]}
+        self.assertEqual(labels, {"role": None, "job": "mainstem", "cluster": "relay/test-mainstem"})
 
     def test_names_that_are_long_still_fit(self):
         found = chart.objects("operators", "--set", f"fullnameOverride={'a' * 63}")
