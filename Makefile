@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,7 +35,7 @@ check: setup ## What a developer runs in a minute: format, lints and the tests o
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p atproto -p storage
 
-test: setup-test lint deny helm-test ## Everything: lints, unit tests, and whole processes against real servers and clients
+test: setup-test lint deny helm-test deploy-test ## Everything: lints, unit tests, and whole processes against real servers and clients
 	cargo test --workspace
 
 lint:
@@ -97,3 +97,6 @@ helm-test: ## Only the tests of the Helm chart: what it renders and what it refu
 
 helm-e2e: ## Install, upgrade, roll back and uninstall the chart on a real Kubernetes control plane (the first time it is built: 10 to 25 minutes)
 	@env="$$(scripts/helm-tools)" && eval "$$env" && home="$$(scripts/helm-kubernetes)" && "$$HELM_PYTHON" helm/tests/e2e/run.py "$$home"
+
+deploy-test: ## Only the tests of what is in deploy/: Prometheus' rules, dashboards, Dockerfile, compose and systemd files
+	@env="$$(scripts/deploy-tools)" && eval "$$env" && "$$DEPLOY_PYTHON" -m unittest discover -s deploy/tests
