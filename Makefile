@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -100,3 +100,10 @@ helm-e2e: ## Install, upgrade, roll back and uninstall the chart on a real Kuber
 
 deploy-test: ## Only the tests of what is in deploy/: Prometheus' rules, dashboards, Dockerfile, compose and systemd files
 	@env="$$(scripts/deploy-tools)" && eval "$$env" && "$$DEPLOY_PYTHON" -m unittest discover -s deploy/tests
+
+# To draw the pictures anew, with a Python that has matplotlib: deploy/tests/dashboards … --draw docs/pictures
+dashboards-check: ## Ask every query of the dashboards of a real Prometheus, beside a relay and a cluster under load: some minutes
+	@scripts/setup.sh cluster
+	cargo build --release --workspace --bins
+	@env="$$(scripts/deploy-tools)" && eval "$$env" && \
+	  "$$DEPLOY_PYTHON" deploy/tests/dashboards $(CARGO_TARGET_DIR)/release/mainstem $(CARGO_TARGET_DIR)/release/loadtest $(ARGS)
