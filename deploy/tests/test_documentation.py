@@ -5,7 +5,7 @@ import unittest
 
 from paths import ROOT, metrics_in_source
 
-GUIDES = ["docs/runbook.md", "docs/metrics.md"]
+GUIDES = ["docs/runbook.md", "docs/deploy.md", "docs/metrics.md"]
 
 
 def anchors(text):
