@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check bare-root-check
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -107,3 +107,7 @@ dashboards-check: ## Ask every query of the dashboards of a real Prometheus, bes
 	cargo build --release --workspace --bins
 	@env="$$(scripts/deploy-tools)" && eval "$$env" && \
 	  "$$DEPLOY_PYTHON" deploy/tests/dashboards $(CARGO_TARGET_DIR)/release/mainstem $(CARGO_TARGET_DIR)/release/loadtest $(ARGS)
+
+bare-root-check: ## Run the program as the image does: as root, on Debian, in a root without a shell that can't be written
+	cargo build --release --workspace --bins
+	deploy/tests/bare-root $(CARGO_TARGET_DIR)/release/mainstem
