@@ -102,13 +102,23 @@ FAN_OUT = [
     ("HTTP connections turned away", "cps", {"{{listener}} {{reason}}": rate("mainstem_http_refused_total", by="listener, reason")}),
     ("Accounts taken down", "short", {"accounts": gauge("mainstem_fanout_withheld_accounts", how="max")}),
 ]
+COVERAGE = [
+    ("Hosts of the peer, and of them missing here", "short", {"{{peer}}": gauge("mainstem_coverage_peer_hosts", how="max", by="peer"), "missing of {{peer}}": gauge("mainstem_coverage_hosts_missing", how="max", by="peer")}),
+    ("Repos of the peer", "short", {"{{peer}}": gauge("mainstem_coverage_peer_repos", how="max", by="peer")}),
+    ("Repos looked at, and of them missing here", "cps", {"looked at {{peer}}": rate("mainstem_coverage_repos_looked_total", by="peer"), "missing of {{peer}}": rate("mainstem_coverage_repos_missing_total", by="peer")}),
+    ("Since the last whole round", "s", {"{{peer}}": gauge("mainstem_coverage_round_age_seconds", how="max", by="peer")}),
+    ("Failures", "cps", {"{{peer}}": rate("mainstem_coverage_failures_total", by="peer")}),
+]
 DASHBOARDS = {
     "overview": ("Mainstem: overview", OVERVIEW),
     "hosts": ("Mainstem: crawler and hosts", HOSTS),
     "validation": ("Mainstem: validation and identity", VALIDATION),
     "log": ("Mainstem: log and cluster", LOG),
     "fan-out": ("Mainstem: fan-out", FAN_OUT),
+    "coverage": ("Mainstem: coverage against peers", COVERAGE),
 }
+# Empty where the relay has no peer to compare its lists with.
+ONLY_WITH_A_PEER = {"coverage"}
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
