@@ -16,7 +16,7 @@ if ! grep -q "^## $version" CHANGELOG.md; then
   exit 1
 fi
 
-about=$(scripts/cargo-tool.sh cargo-about 0.9.3)
+about=$(scripts/cargo-tool.sh cargo-about 0.9.3 --features cli)
 cyclonedx=$(scripts/cargo-tool.sh cargo-cyclonedx 0.5.9)
 cargo build --release --workspace --bins
 
