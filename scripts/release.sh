@@ -24,9 +24,10 @@ rm -rf dist
 mkdir -p "dist/$name"
 strip -o "dist/$name/mainstem" "$target/release/mainstem"
 cp LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "dist/$name/"
-"$about" generate --manifest-path relay/Cargo.toml --fail -o "dist/$name/THIRD-PARTY.txt" deploy/notices.hbs
+"$about" generate --offline --manifest-path relay/Cargo.toml --fail -o "dist/$name/THIRD-PARTY.txt" deploy/notices.hbs
 "$cyclonedx" cyclonedx --manifest-path relay/Cargo.toml --format json --spec-version 1.5 --override-filename mainstem.cdx
 mv relay/mainstem.cdx.json "dist/$name.cdx.json"
+# It makes one for each crate of the workspace.
 find . -name mainstem.cdx.json -not -path './target/*' -delete
 tar -C dist -czf "dist/$name.tar.gz" --owner=0 --group=0 --sort=name "$name"
 (cd dist && sha256sum "$name.tar.gz" "$name.cdx.json" > SHA256SUMS)
