@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check bare-root-check
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check bare-root-check proxy-check
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -111,3 +111,8 @@ dashboards-check: ## Ask every query of the dashboards of a real Prometheus, bes
 bare-root-check: ## Run the program as the image does: as root, on Debian, in a root without a shell that can't be written
 	cargo build --release --workspace --bins
 	deploy/tests/bare-root $(CARGO_TARGET_DIR)/release/mainstem
+
+proxy-check: ## Run the Caddyfile with a real Caddy before a relay: TLS, the stream, and whom the relay sees
+	cargo build --release --workspace --bins
+	@env="$$(deploy/package-tests/tools)" && eval "$$env" && \
+	  MAINSTEM=$(CARGO_TARGET_DIR)/release/mainstem "$$PROXY_PYTHON" deploy/package-tests/proxy
