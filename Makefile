@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export MAINSTEM_BIN ?= $(CARGO_TARGET_DIR)/debug/mainstem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check bare-root-check proxy-check
+.PHONY: help setup setup-test run local-cluster check test lint e2e bench fan-out soak growth cold-start chaos fuzz deny release helm-test helm-e2e deploy-test dashboards-check bare-root-check package-test proxy-check
 
 help: ## List these commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,7 +35,7 @@ check: setup ## What a developer runs in a minute: format, lints and the tests o
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test -q -p atproto -p storage
 
-test: setup-test lint deny helm-test deploy-test ## Everything: lints, unit tests, and whole processes against real servers and clients
+test: setup-test lint deny helm-test deploy-test package-test ## Everything: lints, unit tests, and whole processes against real servers and clients
 	cargo test --workspace
 
 lint:
@@ -112,7 +112,10 @@ bare-root-check: ## Run the program as the image does: as root, on Debian, in a 
 	cargo build --release --workspace --bins
 	deploy/tests/bare-root $(CARGO_TARGET_DIR)/release/mainstem
 
+package-test: ## Only the tests of what Docker Compose itself makes of the compose files
+	@env="$$(deploy/package-tests/tools compose)" && eval "$$env" && python3 -m unittest discover -s deploy/package-tests
+
 proxy-check: ## Run the Caddyfile with a real Caddy before a relay: TLS, the stream, and whom the relay sees
 	cargo build --release --workspace --bins
-	@env="$$(deploy/package-tests/tools)" && eval "$$env" && \
+	@env="$$(deploy/package-tests/tools proxy)" && eval "$$env" && \
 	  MAINSTEM=$(CARGO_TARGET_DIR)/release/mainstem "$$PROXY_PYTHON" deploy/package-tests/proxy
