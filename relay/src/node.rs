@@ -194,6 +194,7 @@ impl Node {
         };
         let vitals = Arc::new(Vitals {
             tasks,
+            clock: base.clock.clone(),
             started: Instant::now(),
             // What one process of a cluster pushes another judges.
             intake: (config.crawl.is_some() && config.validate.is_some()).then_some(intake),
@@ -290,6 +291,7 @@ impl Node {
     ) -> Node {
         let vitals = Vitals {
             tasks,
+            clock: Clock::system(),
             started: Instant::now(),
             intake: None,
             log: None,

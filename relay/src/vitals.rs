@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use runtime::tasks::Tasks;
+use runtime::{clock::Clock, tasks::Tasks};
 use storage::log::{EventLog, LogHealth};
 use storage_cluster::{Health, sequence::Phase};
 use tokio::{sync::watch, time::Instant};
@@ -19,6 +19,8 @@ use crate::{
 pub struct Vitals {
     /// The process's tasks.
     pub tasks: Tasks,
+    /// What time it is.
+    pub clock: Clock,
     /// When the process began.
     pub started: Instant,
     /// The intake, for what it has seen, where events come in and are judged in this process.

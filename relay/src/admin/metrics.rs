@@ -5,7 +5,7 @@ use prometheus::{
 };
 use storage::intake::Intake;
 
-use super::audit::Outcome;
+use super::{audit::Outcome, readiness};
 use crate::{
     version::{COMMIT, VERSION},
     vitals::Vitals,
@@ -17,6 +17,8 @@ pub struct Metrics {
     intake_bytes: IntGauge,
     lanes_standing_still: IntGauge,
     uptime_seconds: IntGauge,
+    not_ready: IntGaugeVec,
+    log_oldest_age_seconds: IntGauge,
     /// Wrong passwords and tokens.
     pub(super) attempts_failed: IntCounter,
     changes: IntCounterVec,
@@ -45,9 +47,17 @@ impl Metrics {
             changes.with_label_values(&[outcome.as_str()]);
         }
         registry.register(Box::new(changes.clone()))?;
+        let opts = Opts::new("mainstem_not_ready", "1 while /readyz says no for this reason.");
+        let not_ready = IntGaugeVec::new(opts, &["reason"])?;
+        registry.register(Box::new(not_ready.clone()))?;
         Ok(Metrics {
             attempts_failed,
             changes,
+            not_ready,
+            log_oldest_age_seconds: gauge(
+                "mainstem_log_oldest_age_seconds",
+                "Time since the oldest event that is kept entered the log; 0 where there is none.",
+            )?,
             intake_bytes: gauge("mainstem_intake_bytes", "Bytes of frames that were read and are not judged yet.")?,
             lanes_standing_still: gauge(
                 "mainstem_lanes_standing_still",
@@ -68,6 +78,16 @@ impl Metrics {
         if let Some(intake) = &vitals.intake {
             self.intake_bytes.set(gauge(intake.bytes_held()));
             self.lanes_standing_still.set(gauge(intake.standing_still() as u64));
+        }
+        if let Some(log) = &vitals.log {
+            let first = log.window().borrow().first_at_micros;
+            let age = first.map_or(0, |first| vitals.clock.now_micros().saturating_sub(first) / 1_000_000);
+            self.log_oldest_age_seconds.set(gauge(age));
+        }
+        let problems = readiness::problems(&vitals.facts());
+        for name in readiness::NAMES {
+            let holds = problems.iter().any(|problem| problem.name == name);
+            self.not_ready.with_label_values(&[name]).set(i64::from(holds));
         }
         self.uptime_seconds.set(gauge(vitals.started.elapsed().as_secs()));
     }

@@ -60,11 +60,23 @@ impl ClusterFacts {
     }
 }
 
+/// The names of all reasons.
+pub const NAMES: [&str; 9] = [
+    "starting",
+    "draining",
+    "log_full",
+    "lanes_stalled",
+    "kafka_silent",
+    "cql_silent",
+    "no_lanes",
+    "firehose_behind",
+    "sequencer_waits",
+];
+
 /// One reason not to be ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// `starting`, `draining`, `log_full`, `lanes_stalled`; in a cluster also `kafka_silent`, `cql_silent`, `no_lanes`,
-    /// `firehose_behind`, `sequencer_waits`.
+    /// One of [`NAMES`]; those from `kafka_silent` on are a cluster's.
     pub name: &'static str,
     /// For people.
     pub message: String,
@@ -73,7 +85,10 @@ pub struct Problem {
 /// All reasons; none where it is ready.
 pub fn problems(facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut add = |name, message: String| problems.push(Problem { name, message });
+    let mut add = |name, message: String| {
+        debug_assert!(NAMES.contains(&name), "{name} has no series");
+        problems.push(Problem { name, message });
+    };
     if !facts.running && !facts.draining {
         add("starting", "the relay is starting".into());
     }

@@ -63,6 +63,7 @@ pub fn open(config: Config) -> Result<Opened, OpenError> {
         directory.set_format(&format)?;
     }
     let metrics = Metrics::register(&config.metrics)?;
+    metrics.set_bytes_max(config.window_bytes);
     let state_dir = directory.state();
     let bounds = Bounds {
         recent_bytes: config.repo_cache_bytes,

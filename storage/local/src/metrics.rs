@@ -7,6 +7,7 @@ use storage::log::Window;
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) log_bytes: IntGauge,
+    pub(crate) log_bytes_max: IntGauge,
     pub(crate) log_first_seq: IntGauge,
     pub(crate) log_last_seq: IntGauge,
     pub(crate) log_full: IntGauge,
@@ -40,6 +41,10 @@ impl Metrics {
         let seconds = exponential_buckets(0.000_1, 2.0, 16)?;
         Ok(Metrics {
             log_bytes: gauge("mainstem_log_bytes", "Bytes of the event log on disk.")?,
+            log_bytes_max: gauge(
+                "mainstem_log_bytes_max",
+                "Bytes of the event log past which its oldest events go, whatever their age; 0 where there is no such limit.",
+            )?,
             log_first_seq: gauge("mainstem_log_first_seq", "The oldest seq that is kept.")?,
             log_last_seq: gauge("mainstem_log_last_seq", "The newest seq that is durable.")?,
             log_full: gauge("mainstem_log_full", "1 while appends wait for room on the disk.")?,
@@ -67,6 +72,10 @@ impl Metrics {
             )?,
             repos: gauge("mainstem_repos", "Repos whose state is known.")?,
         })
+    }
+
+    pub(crate) fn set_bytes_max(&self, bytes: Option<u64>) {
+        self.log_bytes_max.set(bytes.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
     }
 
     pub(crate) fn set_window(&self, window: &Window) {
