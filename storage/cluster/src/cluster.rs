@@ -194,6 +194,7 @@ impl Cluster {
         let mut read_by = None;
         if roles.judges {
             let reader = Arc::new(Reader::new(&client, &config.name, limits.read_ahead_bytes)?);
+            reader.prepare([topics.raw.clone(), topics.verified.clone()]).await;
             let parts = lanes::Parts {
                 reader: Arc::clone(&reader),
                 settings: client.clone(),

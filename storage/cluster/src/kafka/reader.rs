@@ -3,7 +3,7 @@
 //! A partition's records wait in a queue of its own, bounded in bytes: who does not read stops the fetching of that
 //! partition alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use rdkafka::{
@@ -15,9 +15,12 @@ use rdkafka::{
 };
 use storage::error::Error;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::client::{ends, failed};
+
+/// How long it may take to find out where a topic is.
+const PREPARE_WITHIN: Duration = Duration::from_secs(5);
 
 /// One client that reads.
 pub(crate) struct Reader {
@@ -58,6 +61,23 @@ impl Reader {
         Ok(Reader { consumer, _events: events })
     }
 
+    /// Finds out where these topics' partitions are. A client looks for the leaders of topics that are new to it once a
+    /// second, so the first partition of a second topic would else come so much later. Where Kafka is silent nothing is
+    /// known more than before.
+    pub(crate) async fn prepare(&self, topics: [String; 2]) {
+        let consumer = Arc::clone(&self.consumer);
+        let asking = tokio::task::spawn_blocking(move || {
+            for topic in topics {
+                if let Err(error) = consumer.fetch_metadata(Some(&topic), PREPARE_WITHIN) {
+                    debug!(topic, %error, "where the topic is will be found out later");
+                }
+            }
+        });
+        if let Err(panic) = asking.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+    }
+
     /// Reads a partition from `offset` on. One reader of a partition at a time.
     pub(crate) fn open(&self, topic: &str, partition: i32, offset: i64) -> Result<Partition, Error> {
         let what = "read a partition";
@@ -74,7 +94,7 @@ impl Reader {
 
     /// The first offset that a partition holds, and the one after its last. Blocks.
     pub(crate) fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        let within = std::time::Duration::from_secs(30);
+        let within = Duration::from_secs(30);
         ends(&*self.consumer, topic, partition, within).map_err(failed("find a partition's ends"))
     }
 }
