@@ -99,7 +99,7 @@ pub enum Stage {
     Sequence,
     /// From when fan-out read it to when subscribers could take it.
     Publish,
-    /// From then to when all of its frame had been written to a live subscriber's socket.
+    /// From then to when all of its frame had been written to a subscriber's socket.
     Send,
 }
 
@@ -226,11 +226,6 @@ impl fmt::Debug for Tracer {
 }
 
 impl Followed {
-    /// The trace's id, as collectors show it.
-    pub fn to_hex(self) -> String {
-        self.0.to_string()
-    }
-
     /// The id of the span that all others are below, whoever tells it.
     fn root(self) -> SpanId {
         let id = self.0.to_bytes();
