@@ -174,48 +174,50 @@ def embedded(plane):
     release.nothing_is_left()
 
 
-class Balancer:
+class Beside:
+    """Works every so many seconds on a thread of its own, for as long as it is entered."""
+
+    def __init__(self, every):
+        self.every, self.done = every, threading.Event()
+        self.thread = threading.Thread(target=self.go_on)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def go_on(self):
+        while not self.done.wait(self.every):
+            self.work()
+
+
+class Balancer(Beside):
     """Plays the cloud, which gives Services of the type LoadBalancer their addresses: Helm waits for those."""
 
     def __init__(self, plane):
-        self.plane, self.done = plane, threading.Event()
-        self.thread = threading.Thread(target=self.work)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
+        super().__init__(every=1)
+        self.plane = plane
 
     def work(self):
         status = '{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}'
-        while not self.done.wait(1):
-            for one in self.plane.get("service")["items"]:
-                if one["spec"]["type"] == "LoadBalancer" and not one["status"]["loadBalancer"]:
-                    self.plane.kubectl("patch", "-n", "relay", f"service/{one['metadata']['name']}", "--subresource=status", "-p", status)
+        for one in self.plane.get("service")["items"]:
+            if one["spec"]["type"] == "LoadBalancer" and not one["status"]["loadBalancer"]:
+                self.plane.kubectl("patch", "-n", "relay", f"service/{one['metadata']['name']}", "--subresource=status", "-p", status)
 
 
-class Least:
+class Least(Beside):
     """The least number of nodes that serve, looked at while something is done."""
 
     def __init__(self, release, name):
-        self.release, self.name, self.seen, self.done = release, name, [], threading.Event()
-        self.thread = threading.Thread(target=self.look)
+        super().__init__(every=0.2)
+        self.release, self.name, self.seen = release, name, []
 
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-
-    def look(self):
-        while not self.done.wait(0.2):
-            status = self.release.plane.get(f"deployment/{self.name}")["status"]
-            self.seen.append(status.get("availableReplicas", 0))
+    def work(self):
+        status = self.release.plane.get(f"deployment/{self.name}")["status"]
+        self.seen.append(status.get("availableReplicas", 0))
 
 
 def hook(release):
